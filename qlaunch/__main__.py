@@ -1,0 +1,5 @@
+"""`python -m qlaunch`."""
+
+from qlaunch.cli.main import script
+
+script()

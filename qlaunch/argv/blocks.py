@@ -1,0 +1,94 @@
+"""The node graph of images: throttle -> format -> file, explicit to the last file.
+
+Nothing is probed and no backing file is followed by QEMU itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qlaunch.plan.model import Disk, Drive, Firmware, Layer
+
+FileName = Callable[[Layer], str]
+
+
+def _file(layer: Layer, name: FileName, **more: Any) -> dict[str, Any]:
+    return {
+        "driver": "file",
+        "node-name": layer.file_node,
+        "filename": name(layer),
+        "read-only": layer.read_only,
+        "auto-read-only": False,
+        **more,
+    }
+
+
+def disk_nodes(disk: Disk, name: FileName) -> Iterator[dict[str, Any]]:
+    """The nodes of a disk, lowest image first and the throttle node last. Each goes to one
+    `-blockdev`, or to `blockdev-add`."""
+    cache = {"direct": disk.direct, "no-flush": disk.no_flush}
+    for depth in reversed(range(len(disk.layers))):
+        layer = disk.layers[depth]
+        active = depth == 0
+        yield _file(
+            layer,
+            name,
+            cache=cache,
+            aio=disk.aio if active else "threads",
+            discard=disk.discard if active else "unmap",
+            locking="auto" if disk.lock else "off",
+        )
+        node: dict[str, Any] = {
+            "driver": layer.format,
+            "node-name": layer.node,
+            "file": layer.file_node,
+            "read-only": layer.read_only,
+            "cache": cache,
+        }
+        if active:
+            node["discard"] = disk.discard
+        if layer.format == "qcow2":
+            last = depth + 1 == len(disk.layers)
+            node["backing"] = None if last else disk.layers[depth + 1].node
+        yield node
+    yield {
+        "driver": "throttle",
+        "node-name": disk.id,
+        "throttle-group": f"{disk.id}-limits",
+        "file": disk.layers[0].node,
+    }
+
+
+def throttle_group(disk: Disk) -> dict[str, Any]:
+    """The `-object` that holds the disk's limits; without any it lets everything pass."""
+    group: dict[str, Any] = {"qom-type": "throttle-group", "id": f"{disk.id}-limits"}
+    if disk.limits:
+        group["limits"] = dict(disk.limits)
+    return group
+
+
+def medium_nodes(drive: Drive, name: FileName) -> Iterator[dict[str, Any]]:
+    """The nodes of a removable medium."""
+    if drive.medium is None:
+        return
+    layer = drive.medium
+    yield _file(layer, name)
+    yield {
+        "driver": layer.format,
+        "node-name": layer.node,
+        "file": layer.file_node,
+        "read-only": layer.read_only,
+    }
+
+
+def firmware_nodes(firmware: Firmware, name: FileName) -> Iterator[dict[str, Any]]:
+    """The two flash chips of UEFI."""
+    for layer in (firmware.code, firmware.vars):
+        yield _file(layer, name)
+        yield {
+            "driver": layer.format,
+            "node-name": layer.node,
+            "file": layer.file_node,
+            "read-only": layer.read_only,
+        }

@@ -1,0 +1,95 @@
+"""The table of verbs. On the thin client's path: imports nothing.
+
+A verb's module (below `qlaunch.cli.verbs`) has two functions:
+
+- `configure(parser)` adds arguments and sets `parser.description` and `parser.epilog` (examples,
+  each line `qlaunch ...`, then two spaces and what it does). `parser.get_default("verb")` is the
+  verb, for modules that serve several.
+- `run(args) -> int` does the work and returns the exit status; what goes wrong is raised as a
+  `QlaunchError`.
+
+Completion is generated from the parsers; an argument's metavar says what it completes to: NAME (a
+profile or machine), FILE (a file), FOLDER (a folder), PROFILE (a name or a file).
+"""
+
+from __future__ import annotations
+
+GROUPS = (
+    "Run",
+    "Look inside",
+    "Talk to the guest and to QEMU",
+    "Define",
+    "Set up",
+)
+_RUN, _LOOK, _TALK, _DEFINE, _SETUP = GROUPS
+
+
+class Verb:
+    """One verb: its name, its module below `qlaunch.cli.verbs`, a line of help and its group."""
+
+    __slots__ = ("group", "help", "module", "name")
+
+    def __init__(self, group: str, name: str, module: str, help_line: str) -> None:
+        self.group = group
+        self.name = name
+        self.module = module
+        self.help = help_line
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(_RUN, "up", "up", "start machines"),
+        Verb(_RUN, "down", "power", "shut machines down, gracefully"),
+        Verb(_RUN, "restart", "power", "shut machines down and start them again"),
+        Verb(_RUN, "kill", "power", "end machines at once, as if the power failed"),
+        Verb(_RUN, "reset", "power", "press the reset button"),
+        Verb(_RUN, "pause", "power", "stop the guest's processors; memory stays"),
+        Verb(_RUN, "resume", "power", "let paused machines go on"),
+        Verb(_RUN, "wait", "wait", "wait until a machine is stopped or running"),
+        Verb(_RUN, "run", "run", "run a machine in the foreground; Ctrl-C shuts it down"),
+        Verb(_LOOK, "ps", "ps", "list the machines that run"),
+        Verb(_LOOK, "status", "status", "show everything about one machine"),
+        Verb(_LOOK, "view", "view", "open a machine's screen in a viewer"),
+        Verb(_LOOK, "console", "console", "use the serial console; Ctrl-] leaves"),
+        Verb(_LOOK, "logs", "logs", "show what QEMU and the supervisor said"),
+        Verb(_LOOK, "screenshot", "screenshot", "save a picture of the screen"),
+        Verb(_LOOK, "argv", "argv", "print QEMU's command line"),
+        Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
+        Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
+        Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),
+        Verb(_TALK, "hmp", "monitor", "send a line to QEMU's human monitor"),
+        Verb(_DEFINE, "new", "new", "write a new profile"),
+        Verb(_DEFINE, "list", "list", "list the profiles"),
+        Verb(_DEFINE, "show", "show", "print a profile"),
+        Verb(_DEFINE, "edit", "edit", "open a profile in an editor, then check it"),
+        Verb(_DEFINE, "check", "check", "find what is wrong with a profile, before it starts"),
+        Verb(_DEFINE, "clone", "clone", "copy a profile and its disks"),
+        Verb(_DEFINE, "rename", "rename", "give a profile another name"),
+        Verb(_DEFINE, "rm", "rm", "remove a profile and the files of its machine"),
+        Verb(_SETUP, "doctor", "doctor", "say what this computer can do, and how to mend the rest"),
+        Verb(_SETUP, "supervisor", "supervisor", "look at, stop or restart the supervisor"),
+        Verb(_SETUP, "completion", "about", "print the completion for bash, zsh or fish"),
+        Verb(_SETUP, "help", "about", "explain qlaunch or one of its commands"),
+    )
+}
+
+EXIT_STATUS = (
+    (0, "done"),
+    (1, "it failed"),
+    (2, "the command line or the profile is wrong"),
+    (3, "no supervisor answers and none could be started"),
+    (4, "there is no such profile, machine or device"),
+    (5, "something is in the way: it runs already, is busy or locked"),
+    (6, "policy or capacity forbids it"),
+    (7, "it was not done in time"),
+    (130, "interrupted with Ctrl-C"),
+)
+
+
+def closest(word: str) -> str | None:
+    """The verb that `word` was perhaps meant to be."""
+    import difflib
+
+    found = difflib.get_close_matches(word, VERBS, 1, 0.5)
+    return found[0] if found else None

@@ -1,0 +1,114 @@
+"""`qlaunch up`."""
+
+from __future__ import annotations
+
+import os
+
+from qlaunch.cli import output, talk
+from qlaunch.cli.progress import Steps
+from qlaunch.control import client
+from qlaunch.errors import UsageError
+from qlaunch.store import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Start machines: make the disks that are missing, start QEMU, wait until it runs.\n"
+        "Without a PROFILE it is ./qlaunch.toml."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch up xp                                     the profile called xp\n"
+        "  qlaunch up ./lab.toml web-1 web-2                 a file and two more, all at once\n"
+        "  qlaunch up xp --set memory.size=2GiB --set cpu.count=4   for this start only\n"
+        "  qlaunch up xp --view                              and open its screen"
+    )
+    parser.add_argument(
+        "profiles", nargs="*", metavar="PROFILE", help="a profile's name, or the path of its file"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="another value for this start; the profile stays as it is (again for more)",
+    )
+    parser.add_argument("--name", metavar="NEWNAME", help="call the machine so")
+    parser.add_argument("--paused", action="store_true", help="do not let the processors run yet")
+    parser.add_argument("--view", action="store_true", help="open its screen when it runs")
+
+
+def run(args: argparse.Namespace) -> int:
+    words = args.profiles or talk.here()
+    check_overrides(args.set)
+    if len(words) > 1 and (args.name or args.view):
+        raise UsageError("--name and --view are for one machine at a time")
+    if args.name:
+        paths.check_name(args.name)
+    profiles = {word: paths.find_profile(word) for word in words}
+    shown = {word: args.name or short_name(word) for word in profiles}
+    steps = Steps(list(shown.values()), quiet=args.quiet)
+    started: list[str] = []
+
+    def start(word: str) -> int:
+        request = {
+            "profile": profiles[word],
+            "set": args.set,
+            "paused": args.paused,
+            "env": dict(os.environ),
+        }
+        if args.name:
+            request["name"] = args.name
+        result = client.ask("up", request, progress=steps)
+        _report(result, args)
+        started.append(result["name"])
+        return 0
+
+    status = talk.for_each(list(profiles), start, as_json=args.json)
+    if args.view and started:
+        from qlaunch.cli.verbs import view
+
+        return view.open_view(started[0])
+    return status
+
+
+def short_name(word: str) -> str:
+    """The name that `word` stands for in progress lines, until the supervisor says better."""
+    return os.path.basename(word).removesuffix(".toml")
+
+
+def check_overrides(overrides: list[str]) -> None:
+    """Raises: UsageError for a `--set` without a key or value."""
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise UsageError(
+                f"--set {override!r} is not KEY=VALUE", hint="for example --set memory.size=2GiB"
+            )
+
+
+def _report(result: dict[str, Any], args: argparse.Namespace) -> None:
+    name = result["name"]
+    if args.json:
+        output.print_json(result)
+    for warning in result.get("warnings") or ():
+        print_finding(name, warning, quiet=args.quiet)
+    if result.get("already"):
+        output.note(f"{name} runs already", quiet=args.quiet)
+    look = f"view: qlaunch view {name}   " if result.get("display") else ""
+    output.note(
+        f"    {look}console: qlaunch console {name}   stop: qlaunch down {name}", quiet=args.quiet
+    )
+
+
+def print_finding(name: str, finding: dict[str, Any], *, quiet: bool = False) -> None:
+    """Print one finding of the supervisor: where, what and what to do about it."""
+    where, hint = finding.get("where"), finding.get("hint")
+    text = f"{where}: {finding.get('message')}" if where else f"{finding.get('message')}"
+    output.note(f"{name}: {finding.get('level', 'warning')}: {text}", quiet=quiet)
+    if hint:
+        output.note(f"  hint: {hint}", quiet=quiet)

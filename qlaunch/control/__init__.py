@@ -1,0 +1,1 @@
+"""The words that client and supervisor speak over the control socket."""

@@ -1,0 +1,180 @@
+"""The client's end of the control socket: blocking, small, quick to import.
+
+Starts the supervisor when it is needed and not there. On the thin client's path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from qlaunch.control import words
+from qlaunch.errors import NoSupervisorError, QlaunchError, SessionLostError, from_dict
+from qlaunch.store import paths
+
+Progress = Callable[[dict[str, Any]], None]
+_PATH_LIMIT = 107
+
+
+class Connection:
+    """One request on its way. Use as a context manager; leaving it hangs up."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._buffer = b""
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def ask(self, verb: str, args: dict[str, Any], progress: Progress | None = None) -> Any:
+        """Send the request and wait for its end; `progress` is called for each progress line.
+
+        Raises: the QlaunchError that the supervisor answered; SessionLostError when it hung up.
+        """
+        try:
+            self.socket.sendall(words.request(verb, args))
+            while True:
+                reply = json.loads(self._line())
+                if "progress" not in reply:
+                    break
+                if progress:
+                    progress(reply["progress"])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise SessionLostError(
+                "the supervisor hung up", hint="`qlaunch ps` shows what is so"
+            ) from error
+        if "error" in reply:
+            raise from_dict(reply["error"])
+        return reply["result"]
+
+    def rest(self) -> bytes:
+        """What arrived after the reply already: the first bytes of a console."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._buffer:
+            chunk = self.socket.recv(1 << 16)
+            if not chunk:
+                raise SessionLostError(
+                    "the supervisor hung up", hint="`qlaunch ps` shows what is so"
+                )
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return line
+
+
+def connect(name: str | None = None) -> Connection | None:
+    """A connection to the supervisor that hosts `name` (a foreground one first, then the user's);
+    None when there is none. Raises: NoSupervisorError when it is there but not to be reached."""
+    for path in ([paths.run_socket(name)] if name else []) + [paths.control_socket()]:
+        sock = _connect(path)
+        if sock is not None:
+            return Connection(sock)
+    return None
+
+
+def _connect(path: str) -> socket.socket | None:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = -1
+    try:
+        if len(path.encode()) > _PATH_LIMIT:
+            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+            path = f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise NoSupervisorError(
+            f"cannot reach the supervisor at {path}: {error.strerror}"
+        ) from error
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return sock
+
+
+def ask(
+    verb: str,
+    args: dict[str, Any],
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+    start: bool = True,
+) -> Any:
+    """Ask the supervisor, starting it first when `start` and none runs.
+
+    Raises: what `Connection.ask` raises; NoSupervisorError when there is none.
+    """
+    with open_connection(name=name, start=start) as connection:
+        try:
+            return connection.ask(verb, args, progress)
+        except SessionLostError:
+            # An idle supervisor may end just when we come: it took the connection, not the request.
+            if not start or connect(name) is not None:
+                raise
+    with open_connection(name=name, start=True) as connection:
+        return connection.ask(verb, args, progress)
+
+
+def open_connection(*, name: str | None = None, start: bool = True) -> Connection:
+    """A connection to the supervisor. Raises: NoSupervisorError."""
+    connection = connect(name)
+    if connection is None and start:
+        start_supervisor()
+        connection = connect(name)
+    if connection is None:
+        raise NoSupervisorError("no supervisor is running", hint="`qlaunch up NAME` starts one")
+    return connection
+
+
+def start_supervisor() -> None:
+    """Start the user's supervisor in the background and wait until it listens.
+
+    Raises: NoSupervisorError with the supervisor's last words.
+    """
+    import subprocess
+
+    paths.ensure_private(paths.runtime_dir())
+    os.makedirs(paths.state_dir(), exist_ok=True)
+    log_path = os.path.join(paths.state_dir(), "supervisor.log")
+    ready, tell = os.pipe()
+    try:
+        with open(log_path, "ab") as log:
+            started_at = log.tell()
+            # -P keeps the current folder off the module path: a stray file there must not be run.
+            argv = [sys.executable, "-P", "-m", "qlaunch.supervisor", "--ready-fd", str(tell)]
+            subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[tell],
+                start_new_session=True, cwd="/",
+            )  # fmt: skip
+    finally:
+        os.close(tell)
+    with os.fdopen(ready, "rb") as pipe:
+        answer = pipe.read()
+    if answer not in (b"ready", b"held"):
+        raise NoSupervisorError(
+            f"the supervisor did not start: {_tail(log_path, started_at)}",
+            hint=f"its log is {log_path}",
+        )
+
+
+def _tail(path: str, start: int) -> str:
+    with open(path, "rb") as log:
+        log.seek(start)
+        lines = log.read()[-4096:].decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def error_of(error: QlaunchError) -> dict[str, object]:
+    """`{"error": {...}}` as `--json` prints it."""
+    return {"error": error.to_dict()}

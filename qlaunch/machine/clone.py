@@ -1,0 +1,249 @@
+"""Makes an independent copy of a machine under another name.
+
+Everything is made in a hidden folder beside the machines; only what is complete gets its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+
+from attrs import evolve, frozen
+
+from qlaunch.errors import BusyError, HostError
+from qlaunch.host.access import free_space, mount_point
+from qlaunch.host.image_create import CONVERT_TIMEOUT
+from qlaunch.host.tool import failure, run_tool
+from qlaunch.machine import names, texts
+from qlaunch.machine.files import Definition, walk
+from qlaunch.machine.held import definitions, held
+from qlaunch.machine.prepare import Prepared, prepare
+from qlaunch.plan.model import Layer, Leases
+from qlaunch.store import files, machines, paths
+
+Progress = Callable[[str, float], None]
+
+
+@frozen(kw_only=True)
+class Copy:
+    """One image to be copied: its layers, active one first, and the name of the copy."""
+
+    ident: str
+    layers: tuple[Layer, ...]
+    name: str
+
+
+@frozen(kw_only=True)
+class Cloned:
+    """The new profile and what lies in the new machine's folder."""
+
+    profile: str
+    files: tuple[str, ...]
+
+
+async def clone(machine: Definition, new: str, progress: Progress | None = None) -> Cloned:
+    """Copy `machine` as `new`: profile with comments, disks, UEFI variables, TPM.
+
+    The copy has a UUID and MAC addresses of its own, but the same hardware at the same places. Its
+    disks stand on nothing; snapshots within an image are not copied. `progress` hears the id of
+    an image and how many percent of it are done.
+
+    Raises: PhaseError while it runs, ConflictError when the name is taken, ProfileError, HostError
+    (a full disk); then, and when it is cancelled, nothing of the copy is left.
+    """
+    if machine.file is None or machine.problem is not None:
+        raise machine.problem or HostError(f"{machine.name} has no profile")
+    with held(machine.name, to="clone"):
+        with definitions():
+            names.check_free(new)
+        prepared = await prepare(machine.file)
+        _check_disks(prepared)
+        copies = _copies(prepared)
+        text = _text(machine, new, prepared)
+        with _staging(new) as folder:
+            for copy in copies:
+                await _convert(copy, os.path.join(folder, copy.name), progress)
+            await asyncio.to_thread(_copy_tpm, os.path.join(machine.data, "tpm"), folder)
+            files.sync_dir(folder)
+            with definitions():
+                names.check_free(new)
+                _publish(machine, new, folder, text)
+    return Cloned(profile=names.profile_of(new), files=tuple(walk(paths.machine_data(new))))
+
+
+def _check_disks(prepared: Prepared) -> None:
+    """Raise what keeps a disk from being read; a missing ISO is no reason not to copy the rest."""
+    disks = tuple(
+        finding
+        for finding in prepared.resolution.findings
+        if finding.where.rpartition(": ")[2].startswith(("disk.", "machine.nvram"))
+    )
+    evolve(prepared.resolution, findings=disks).raise_errors()
+
+
+def _copies(prepared: Prepared) -> list[Copy]:
+    """What is to be copied: every image that exists, but for read-only ones that lie elsewhere."""
+    plan, found = prepared.plan, []
+    for disk in plan.disks:
+        top = disk.layers[0]
+        if disk.create is None and not _shared(top, plan.places.data):
+            suffix = "raw" if top.format == "raw" else "qcow2"
+            found.append(Copy(ident=disk.id, layers=disk.layers, name=f"{disk.id}.{suffix}"))
+    if plan.firmware and not plan.firmware.create:
+        top = plan.firmware.vars
+        name = "nvram.qcow2" if top.format == "qcow2" else "nvram.fd"
+        found.append(Copy(ident="nvram", layers=(top,), name=name))
+    return found
+
+
+def _shared(layer: Layer, data: str) -> bool:
+    return layer.read_only and not layer.path.startswith(data + "/")
+
+
+def _text(machine: Definition, new: str, prepared: Prepared) -> str:
+    profile, plan = prepared.profile, prepared.plan
+    data = paths.machine_data(new)
+    wished = {disk.id: disk for disk in profile.disk}
+    said = {
+        disk.id: os.path.join(data, f"{disk.id}.{disk.layers[0].format}")
+        for disk in plan.disks
+        if wished[disk.id].path and not _shared(disk.layers[0], plan.places.data)
+    }
+    nvram = None
+    if profile.machine.nvram and plan.firmware:
+        suffix = "qcow2" if plan.firmware.vars.format == "qcow2" else "fd"
+        nvram = os.path.join(data, f"nvram.{suffix}")
+    assert machine.file is not None
+    target = names.profile_of(new)
+    return texts.cloned(machine.file, target, new=new, disks=said, nvram=nvram)
+
+
+@contextlib.contextmanager
+def _staging(new: str) -> Iterator[str]:
+    """An empty hidden folder in which the copy is made; gone afterwards unless it got its name.
+
+    Raises: BusyError when somebody else makes the same copy.
+    """
+    parent = os.path.dirname(paths.machine_data(new))
+    folder = os.path.join(parent, f".{new}.cloning")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise HostError(f"{folder} cannot be made: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle).st_ino != os.lstat(folder).st_ino:
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            raise BusyError(f"a clone called {new} is being made just now") from None
+        _empty(folder)
+        with open(os.path.join(folder, names.UNFINISHED), "xb"):
+            pass
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _empty(folder: str) -> None:
+    """Remove what one that was killed has left."""
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+
+
+async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
+    def heard(data: bytes) -> None:
+        words = data.replace(b"\r", b"\n").split()
+        if progress and (marks := [word for word in words if word.startswith(b"(")]):
+            with contextlib.suppress(ValueError):
+                progress(copy.ident, float(marks[-1][1:].split(b"/")[0]))
+
+    form = copy.layers[0].format
+    extra = ",lazy_refcounts=off" if form == "qcow2" else ""
+    options = ("-p", "-O", form, "-o", f"preallocation=off{extra}")
+    # The whole chain is told, with its formats: no name in a header is followed.
+    source = "json:" + json.dumps(_node(copy.layers))
+    command = ("qemu-img", "convert", *options, "--", source, target)
+    output = await run_tool(command, timeout=CONVERT_TIMEOUT, on_output=heard)
+    if output.status != 0:
+        if os.strerror(errno.ENOSPC) in output.stderr:
+            raise _full(target)
+        raise failure(f"{copy.layers[0].path} cannot be copied", output)
+    await asyncio.to_thread(_sync, target)
+
+
+def _node(layers: tuple[Layer, ...]) -> dict[str, object]:
+    top, *below = layers
+    block = stat.S_ISBLK(os.stat(top.path).st_mode)
+    file = {"driver": "host_device" if block else "file", "filename": top.path}
+    if top.format == "raw":
+        return {"driver": "raw", "file": file}
+    backing = _node(tuple(below)) if below else None
+    return {"driver": top.format, "file": file, "backing": backing}
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fchmod(handle, 0o600)
+        os.fsync(handle)
+    except OSError as error:
+        raise _full(path) if error.errno == errno.ENOSPC else error from error
+    finally:
+        os.close(handle)
+
+
+def _full(path: str) -> HostError:
+    folder = os.path.dirname(path)
+    return HostError(
+        f"the copy does not fit: the file system {mount_point(folder)} is full "
+        f"({(free_space(folder) or 0) >> 20} MiB left)",
+        hint="free some space there; nothing of the copy was kept",
+    )
+
+
+def _copy_tpm(tpm: str, folder: str) -> None:
+    if not os.path.isdir(tpm) or os.path.islink(tpm):
+        return
+    for path in walk(tpm):
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            target = os.path.join(folder, "tpm", os.path.relpath(path, tpm))
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            shutil.copyfile(path, target, follow_symlinks=False)
+            _sync(target)
+            files.sync_dir(os.path.dirname(target))
+
+
+def _publish(machine: Definition, new: str, folder: str, text: str) -> None:
+    """Give the copy its name: the folder, what the guest is used to, and last the profile."""
+    data = paths.machine_data(new)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(data)
+    os.rename(folder, data)
+    try:
+        files.sync_dir(os.path.dirname(data))
+        # The same board and places, so that the guest finds what it has drivers for; its `once`
+        # has been used up too, or its installer would start again.
+        leases: Leases = evolve(machines.load_leases(machine.name), macs={}, uuid=None)
+        machines.save_leases(new, leases)
+        texts.write_new(names.profile_of(new), text)
+    except BaseException:
+        shutil.rmtree(paths.machine_state(new), ignore_errors=True)
+        os.rename(data, folder)
+        raise
+    files.remove(os.path.join(data, names.UNFINISHED))

@@ -1,0 +1,84 @@
+"""Everything that is opened for QEMU before it starts, and closed here once it has it.
+
+A copy that we kept would hold QEMU's image locks after its death, so none is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+from attrs import Factory, define
+
+from qlaunch.argv import Handles
+from qlaunch.errors import HostError
+from qlaunch.host.sockets import bind_unix
+from qlaunch.plan.model import Layer, Plan
+
+
+@define(kw_only=True)
+class Opened:
+    """Descriptors for one QEMU. `handles` names them on its command line."""
+
+    stack: ExitStack = Factory(ExitStack)
+    images: dict[str, int] = Factory(dict)
+    sets: dict[int, tuple[int, ...]] = Factory(dict)
+    sockets: dict[str, int] = Factory(dict)
+
+    @property
+    def handles(self) -> Handles:
+        return Handles(images=self.images, sets=self.sets, sockets=self.sockets)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (*(fd for fds in self.sets.values() for fd in fds), *self.sockets.values())
+
+    def open_layer(self, layer: Layer) -> None:
+        """Open an image into a descriptor set of its own.
+
+        A lower layer gets a second, writable descriptor where it can: block-commit reopens it for
+        writing, and QEMU finds only what is in the set. A disk that cannot be written is refused.
+        """
+        number = len(self.sets)
+        modes = [os.O_RDONLY] if layer.read_only else [os.O_RDWR, os.O_RDONLY]
+        descriptors = [self._open(layer.path, mode) for mode in modes]
+        self.images[layer.file_node] = number
+        self.sets[number] = tuple(descriptors)
+
+    def _open(self, path: str, mode: int) -> int:
+        try:
+            handle = os.open(path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError as error:
+            raise HostError(f"cannot open {path}: {error.strerror}") from error
+        self.stack.callback(os.close, handle)
+        return handle
+
+    def bind(self, ident: str, path: str) -> None:
+        """Listen at `path` for the chardev `ident`."""
+        listener = bind_unix(path)
+        self.stack.callback(listener.close)
+        self.sockets[ident] = listener.fileno()
+
+    def pair(self, ident: str) -> socket.socket:
+        """A connected pair for the chardev `ident`; returned is the other program's end."""
+        ours, theirs = socket.socketpair()
+        self.stack.callback(ours.close)
+        self.stack.callback(theirs.close)
+        self.sockets[ident] = ours.fileno()
+        return theirs
+
+    def close(self) -> None:
+        """Close our copies."""
+        self.stack.close()
+
+
+def open_all(plan: Plan, opened: Opened) -> None:
+    """Open every image of `plan` and listen on every socket.
+
+    Raises: HostError, ConflictError when a socket is taken.
+    """
+    for layer in plan.layers():
+        opened.open_layer(layer)
+    for chardev in plan.sockets():
+        opened.bind(chardev.id, chardev.path)

@@ -1,0 +1,120 @@
+"""From a profile's file to a plan: load, look at the host, resolve. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from attrs import evolve, frozen
+
+from qlaunch import demo
+from qlaunch.facts import Facts, ImageFacts
+from qlaunch.host.gather import gather
+from qlaunch.plan import Leases, Places, Plan, Resolution, resolve
+from qlaunch.plan.devices import split_forward
+from qlaunch.profile.load import load
+from qlaunch.profile.model import Profile
+from qlaunch.store import machines, paths
+
+
+@frozen(kw_only=True)
+class Prepared:
+    """A profile, what is known of this computer, and the plan that follows."""
+
+    profile: Profile
+    facts: Facts
+    resolution: Resolution
+
+    @property
+    def plan(self) -> Plan:
+        return self.resolution.plan
+
+    def raise_errors(self) -> None:
+        """Raise all that keeps the machine from starting (see `Resolution.raise_errors`)."""
+        self.resolution.raise_errors()
+
+
+async def prepare(path: str, *, name: str | None = None, overrides: Sequence[str] = ()) -> Prepared:
+    """Plan the machine of the profile at `path` (absolute).
+
+    Raises: ProfileError when the profile cannot be read, NotFoundError, HostError when there is no
+    QEMU. What merely keeps it from starting is in the resolution's findings.
+    """
+    profile = with_shipped(load(path, name=name, overrides=overrides))
+    machine = paths.check_name(profile.name or "")
+    leases, places = machines.load_leases(machine), machines.places(machine)
+    facts = await look(profile, places)
+    return Prepared(
+        profile=profile, facts=facts, resolution=resolve(profile, facts, leases, places)
+    )
+
+
+async def look(profile: Profile, places: Places) -> Facts:
+    """All facts that a plan for `profile` needs."""
+    wanted = list(_images(profile, places))
+    if not os.path.isdir(places.data):
+        # The machine's own folder is made at its first start: nothing is in it yet.
+        wanted = [entry for entry in wanted if os.path.dirname(entry[0]) != places.data]
+    facts = await gather(
+        wanted,
+        profile.machine.emulator,
+        profile.machine.arch or "x86_64",
+        paths.cache_dir(),
+        ports=list(_ports(profile)),
+    )
+    folders = {share.path: _folder(share.path) for share in profile.share if share.path}
+    return evolve(facts, images={**facts.images, **folders}) if folders else facts
+
+
+def with_shipped(profile: Profile) -> Profile:
+    """`profile` with `@demo` replaced by the demo guest's image."""
+    disks = tuple(
+        evolve(disk, template=demo.IMAGE) if disk.template == "@demo" else disk
+        for disk in profile.disk
+    )
+    return evolve(profile, disk=disks) if disks != profile.disk else profile
+
+
+def _images(profile: Profile, places: Places) -> Iterator[tuple[str, bool]]:
+    for disk in profile.disk:
+        suffix = "raw" if disk.format == "raw" else "qcow2"
+        own = disk.path or os.path.join(places.data, f"{disk.id}.{suffix}")
+        yield (own, not disk.read_only)
+        yield from ((path, False) for path in (disk.template, disk.backing) if path)
+    for drive in profile.cdrom:
+        if drive.path:
+            yield (drive.path, False)
+    for floppy in profile.floppy:
+        if floppy.path:
+            yield (floppy.path, not floppy.read_only)
+    for path in (profile.boot.kernel, profile.boot.initrd):
+        if path:
+            yield (path, False)
+    if profile.machine.firmware == "uefi":
+        yield from ((path, True) for path in _nvrams(profile, places))
+
+
+def _nvrams(profile: Profile, places: Places) -> tuple[str, ...]:
+    if profile.machine.nvram:
+        return (profile.machine.nvram,)
+    return tuple(os.path.join(places.data, name) for name in ("nvram.fd", "nvram.qcow2"))
+
+
+def _ports(profile: Profile) -> Iterator[tuple[str, int]]:
+    host = profile.display.listen or "127.0.0.1"
+    yield from ((host, port) for port in (profile.display.port, profile.display.vnc_port) if port)
+    for nic in profile.nic:
+        for text in nic.forward:
+            protocol, address, port, _guest = split_forward(text)
+            if protocol == "tcp":
+                yield (address, port)
+
+
+def _folder(path: str) -> ImageFacts:
+    there = os.path.isdir(path)
+    return ImageFacts(path=path, exists=there, format="directory" if there else None)
+
+
+def leases_of(prepared: Prepared) -> Leases:
+    """The leases to save once the machine has started."""
+    return prepared.resolution.leases

@@ -1,0 +1,232 @@
+"""The images under a disk: what exists, what is made, what is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, cast
+
+from attrs import frozen
+
+from qlaunch.facts import ImageFacts
+from qlaunch.plan.draft import Draft
+from qlaunch.plan.model import Creation, Layer
+from qlaunch.profile import devices as wish_of
+from qlaunch.units import format_size
+
+Format = Literal["qcow2", "raw"]
+MAX_CHAIN = 200
+
+
+@frozen(kw_only=True)
+class Chain:
+    """A disk's layers, active one first, and the image to be made if it is not there yet."""
+
+    layers: tuple[Layer, ...]
+    create: Creation | None = None
+
+
+def image_path(draft: Draft, wish: wish_of.Disk) -> str:
+    """Where the disk's image is: as said, or in the machine's own folder."""
+    suffix = "raw" if wish.format == "raw" else "qcow2"
+    return wish.path or os.path.join(draft.places.data, f"{wish.id}.{suffix}")
+
+
+def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
+    """The layers of `wish`; what is wrong with them goes to the notes."""
+    path = image_path(draft, wish)
+    fmt = cast("Format", wish.format or "qcow2")
+    facts = draft.facts.image(path)
+    key = f"disk.{wish.id}"
+    if facts.problem:
+        draft.notes.error(f"{key}.path", facts.problem, hint=facts.hint)
+    elif not facts.exists:
+        return _new(draft, wish, path, fmt)
+    else:
+        _check(draft, key, wish, facts, fmt)
+    return Chain(layers=(_layer(wish, 0, path, fmt), *_below(draft, wish, facts, 1)))
+
+
+def _layer(wish: wish_of.Disk, depth: int, path: str, fmt: Format) -> Layer:
+    name = f"{wish.id}-{depth}" if depth else wish.id
+    return Layer(
+        node=f"{name}-format", file_node=f"{name}-file", path=path, format=fmt,
+        read_only=depth > 0 or bool(wish.read_only),
+    )  # fmt: skip
+
+
+def _new(draft: Draft, wish: wish_of.Disk, path: str, fmt: Format) -> Chain:
+    """A disk that does not exist yet: what it is made from."""
+    key = f"disk.{wish.id}"
+    template_facts = draft.facts.image(wish.template) if wish.template else None
+    below: tuple[Layer, ...] = ()
+    backing_format: Format | None = None
+    if wish.backing and wish.template:
+        draft.notes.error(
+            f"{key}.template", "a new disk is a copy of `template` or stands on `backing`, not both"
+        )
+    if not (wish.size or wish.backing or wish.template):
+        draft.notes.error(
+            f"{key}.path",
+            f"{path} is not there and has no size, so it cannot be made",
+            hint='add size = "20GiB", or correct the path',
+        )
+    if template_facts is not None:
+        _check_source(draft, f"{key}.template", template_facts)
+    if wish.backing:
+        if fmt == "raw":
+            draft.notes.error(
+                f"{key}.backing", "a raw image cannot stand on another", hint='set format = "qcow2"'
+            )
+        base = draft.facts.image(wish.backing)
+        _check_source(draft, f"{key}.backing", base)
+        backing_format = _format_of(base)
+        below = (_layer(wish, 1, wish.backing, backing_format), *_below(draft, wish, base, 2))
+    create = Creation(
+        path=path,
+        format=fmt,
+        size=wish.size,
+        backing=wish.backing,
+        backing_format=backing_format,
+        template=wish.template,
+        template_format=_format_of(template_facts) if template_facts else None,
+    )
+    return Chain(layers=(_layer(wish, 0, path, fmt), *below), create=create)
+
+
+def _format_of(facts: ImageFacts) -> Format:
+    return "qcow2" if facts.format == "qcow2" else "raw"
+
+
+def _check_source(draft: Draft, key: str, facts: ImageFacts) -> None:
+    """A template or a backing file must be there and be one of the two formats that run."""
+    if facts.problem:
+        draft.notes.error(key, facts.problem, hint=facts.hint)
+    elif not facts.exists:
+        draft.notes.error(key, f"{facts.path} is not there")
+    else:
+        _check_header(draft, key, facts)
+
+
+def _check_header(draft: Draft, key: str, facts: ImageFacts) -> None:
+    """What no image may have, whoever names it."""
+    name = os.path.basename(facts.path)
+    if facts.data_file is not None:
+        draft.notes.error(
+            key,
+            f"{name} keeps its data in another file, {facts.data_file!r}: refused",
+            hint="qemu-img convert makes it whole",
+        )
+    if facts.corrupt:
+        draft.notes.error(
+            key, f"{name} is marked corrupt", hint=f"qemu-img check -r all {facts.path}"
+        )
+    if facts.encrypted:
+        draft.notes.error(key, f"{name} is encrypted, which is not supported")
+    if facts.format not in ("qcow2", "raw"):
+        draft.notes.error(
+            key,
+            f"{name} is a {facts.format} image; only qcow2 and raw can run",
+            hint=f"qemu-img convert -O qcow2 {facts.path} NEW.qcow2",
+        )
+
+
+def _check(draft: Draft, key: str, wish: wish_of.Disk, facts: ImageFacts, fmt: Format) -> None:
+    """What keeps an existing image from being this disk."""
+    name = os.path.basename(facts.path)
+    # A raw disk may hold anything, a qcow2 header too: then the guest wrote it, and it stays data.
+    if fmt == "qcow2" and facts.format != "qcow2":
+        what = "empty" if facts.file_size == 0 else facts.format
+        draft.notes.error(
+            f"{key}.format",
+            f'says format = "qcow2", but {name} is {what}',
+            hint=f'set format = "raw", or convert it: qemu-img convert -O qcow2 {name} NEW.qcow2',
+        )
+    elif fmt == "raw" and facts.format == "qcow2":
+        draft.notes.warn(
+            f"{key}.format",
+            f"{name} has a qcow2 header but is used as raw:"
+            " the guest sees the container, not the disk in it",
+            hint='set format = "qcow2" if that is not meant',
+        )
+    elif fmt == "qcow2":
+        _check_header(draft, f"{key}.path", facts)
+    if not facts.readable:
+        draft.notes.error(
+            f"{key}.path",
+            f"{facts.path} cannot be read by {draft.facts.host.user}",
+            hint=facts.hint,
+        )
+    elif not facts.writable and not wish.read_only:
+        draft.notes.error(
+            f"{key}.path",
+            f"{facts.path} cannot be written by {draft.facts.host.user}",
+            hint=facts.hint or "set read_only = true, or change its owner",
+        )
+    if facts.holder and wish.lock is not False:
+        draft.notes.error(
+            f"{key}.path",
+            f"{facts.path} is in use by {facts.holder}",
+            hint="stop that machine, or give this one a copy",
+            cause="conflict",
+        )
+    # XP's 0x7B and every partition table depend on the size: it is never changed behind the guest.
+    if wish.size and facts.virtual_size and facts.virtual_size != wish.size:
+        draft.notes.warn(
+            f"{key}.size",
+            f"{name} exists with {format_size(facts.virtual_size)};"
+            " `size` counts only when a disk is made",
+            hint="leave `size` as it was, or resize the image",
+        )
+
+
+def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tuple[Layer, ...]:
+    """The layers under `top`, each allowed: named by the profile, or beside the disk."""
+    if top.format != "qcow2" or top.backing is None or (wish.format == "raw" and depth == 1):
+        return ()
+    key = f"disk.{wish.id}.backing"
+    path = top.backing_path
+    name = os.path.basename(top.path)
+    if path is None:
+        draft.notes.error(key, f"{name} stands on {top.backing!r}, which is no plain file: refused")
+        return ()
+    if depth > MAX_CHAIN:
+        draft.notes.error(
+            key, f"the chain of backing files is longer than {MAX_CHAIN} or has a loop"
+        )
+        return ()
+    if not _allowed(draft, wish, path):
+        draft.notes.error(
+            key,
+            f"{name} stands on {path}, which the profile does not allow",
+            hint=f'if that is right, write backing = "{path}"',
+        )
+        return ()
+    facts = draft.facts.image(path)
+    if facts.problem or not facts.exists:
+        draft.notes.error(
+            key,
+            f"backing file {path} of {name} is missing" if not facts.problem else facts.problem,
+            hint=facts.hint or "put it back where it was: without it the disk cannot be read",
+        )
+        return ()
+    _check_header(draft, key, facts)
+    if top.backing_format not in (None, facts.format) and top.backing_format != "raw":
+        draft.notes.error(
+            key, f"{name} says its backing file is {top.backing_format}, but it is {facts.format}"
+        )
+    fmt: Format = "raw" if top.backing_format == "raw" else _format_of(facts)
+    layer = _layer(wish, depth, path, fmt)
+    return (layer, *(() if fmt == "raw" else _below(draft, wish, facts, depth + 1)))
+
+
+def _allowed(draft: Draft, wish: wish_of.Disk, path: str) -> bool:
+    """A backing file is allowed when the profile names it, or when it is one of qlaunch's own: in
+    the machine's folder, or beside the disk and called after it (`c.img`, `c.snap1.qcow2`)."""
+    if path == wish.backing or os.path.dirname(path) == draft.places.data:
+        return True
+    own = image_path(draft, wish)
+    stem = os.path.basename(own).split(".")[0]
+    return (
+        os.path.dirname(path) == os.path.dirname(own)
+        and os.path.basename(path).split(".")[0] == stem
+    )

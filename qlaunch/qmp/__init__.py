@@ -1,0 +1,1 @@
+"""Talks to QEMU (session) and to the guest agent (agent)."""

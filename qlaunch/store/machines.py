@@ -1,0 +1,158 @@
+"""What is kept of a machine between its starts and while it runs.
+
+In `<state>/machines/NAME/`: `leases.json` (for good), `plan.json` (the last start), `run.json`
+(there exactly while a QEMU may be alive), `last.json` (how it ended), `log`, `console-*.log`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+from qlaunch import records
+from qlaunch.plan.model import PLAN_VERSION, Leases, Places, Plan
+from qlaunch.store import files, paths
+
+T = TypeVar("T")
+RUN_VERSION = 1
+LOG_LIMIT = 1 << 20
+
+
+@frozen(kw_only=True)
+class RunRecord:
+    """The QEMU of a machine: written before it is spawned (`process` still None), completed after.
+
+    `process` is the plain data of a `host.process.ProcessId`. Times are seconds since the epoch.
+    """
+
+    version: int = RUN_VERSION
+    started: float = 0.0
+    process: Mapping[str, Any] | None = None
+    helpers: tuple[Mapping[str, Any], ...] = ()
+    begun: bool = False
+    warnings: tuple[Mapping[str, Any], ...] = ()
+    restarts: tuple[float, ...] = field(default=())
+
+
+def places(name: str) -> Places:
+    """The folders of the machine `name`."""
+    return Places(
+        data=paths.machine_data(name),
+        state=paths.machine_state(name),
+        runtime=paths.machine_runtime(name),
+    )
+
+
+def names() -> list[str]:
+    """Every machine that has state."""
+    try:
+        return sorted(os.listdir(os.path.join(paths.state_dir(), "machines")))
+    except OSError:
+        return []
+
+
+def running_names() -> list[str]:
+    """Every machine whose QEMU may be alive."""
+    return [name for name in names() if os.path.exists(_file(name, "run.json"))]
+
+
+def lock(name: str) -> int:
+    """The machine's lock as a descriptor; whoever starts, hosts or changes it holds it.
+
+    Raises: BusyError.
+    """
+    return files.take_lock(_file(name, "lock"), what=f"machine {name}")
+
+
+def load_leases(name: str) -> Leases:
+    return _load(Leases, _file(name, "leases.json")) or Leases()
+
+
+def save_leases(name: str, leases: Leases) -> None:
+    if load_leases(name) != leases:
+        files.write_json(_file(name, "leases.json"), records.to_plain(leases))
+
+
+def load_plan(name: str) -> Plan | None:
+    """The plan of the machine's last start; None when there was none or it is damaged."""
+    plan = _load(Plan, _file(name, "plan.json"))
+    return plan if plan is not None and plan.version <= PLAN_VERSION else None
+
+
+def save_plan(plan: Plan) -> None:
+    files.write_json(_file(plan.name, "plan.json"), records.to_plain(plan))
+
+
+def load_run(name: str) -> RunRecord | None:
+    return _load(RunRecord, _file(name, "run.json"))
+
+
+def save_run(name: str, record: RunRecord) -> None:
+    files.write_json(_file(name, "run.json"), records.to_plain(record))
+
+
+def running_record(name: str) -> RunRecord | None:
+    """The record of a QEMU that may be alive."""
+    return load_run(name)
+
+
+def end_run(name: str, reason: str, when: float) -> None:
+    """Note how the machine ended; from then on it counts as stopped.
+
+    The reason is a courtesy, the end is not: without space for it the machine still ends.
+    """
+    try:
+        files.write_json(_file(name, "last.json"), {"version": 1, "reason": reason, "when": when})
+    finally:
+        files.remove(_file(name, "run.json"))
+
+
+def drop_run(name: str) -> None:
+    """Forget a start that failed."""
+    files.remove(_file(name, "run.json"))
+
+
+def last_end(name: str) -> Mapping[str, Any] | None:
+    """`{"reason", "when"}` of the machine's last end."""
+    found = files.read_json(_file(name, "last.json"))
+    return found if isinstance(found, dict) else None
+
+
+def log_path(name: str) -> str:
+    return _file(name, "log")
+
+
+def console_log_path(name: str, serial: str) -> str:
+    return _file(name, f"console-{serial}.log")
+
+
+def open_log(path: str) -> int:
+    """The log at `path` for appending; one that has grown large becomes `PATH.1` first.
+
+    Raises: HostError.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    try:
+        if os.path.getsize(path) > LOG_LIMIT:
+            os.replace(path, f"{path}.1")
+    except OSError:
+        pass
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _file(name: str, file: str) -> str:
+    return os.path.join(paths.machine_state(name), file)
+
+
+def _load(cls: type[T], path: str) -> T | None:
+    data = files.read_json(path)
+    if data is None:
+        return None
+    try:
+        return records.from_plain(cls, data)
+    except records.RecordError:
+        files.set_aside(path)
+        return None

@@ -1,0 +1,1 @@
+"""Hosts machines: starts, watches, adopts and stops them, and answers requests."""

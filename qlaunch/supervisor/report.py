@@ -1,0 +1,236 @@
+"""What `ps` and `status` say about a machine, as plain data."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from qlaunch.errors import NotFoundError, QlaunchError
+from qlaunch.host.usage import Usage, usage
+from qlaunch.machine.machine import Machine
+from qlaunch.plan.model import Device, Disk, Drive, Plan
+from qlaunch.qmp.session import Session
+from qlaunch.store import machines
+from qlaunch.supervisor.actor import Actor
+from qlaunch.units import format_size
+
+QUERY_TIMEOUT = 2.0
+
+
+async def row(actor: Actor) -> dict[str, Any]:
+    """One line of `ps`. Memory in bytes, CPU in percent of one core since the start."""
+    machine = actor.machine
+    plain: dict[str, Any] = {
+        "name": actor.name,
+        "state": await state_of(actor),
+        "since": actor.since,
+        "pid": None,
+        "memory": None,
+        "cpu": None,
+        "accel": None,
+        "title": None,
+        "guest": None,
+        "profile": None,
+        "display": [],
+        "warnings": [dict(warning) for warning in actor.warnings],
+    }
+    if machine is None:
+        return plain
+    plan = machine.plan
+    used = _usage(machine.process.pid)
+    return plain | {
+        "pid": machine.process.pid,
+        "memory": used.rss if used else None,
+        "cpu": _percent(used.cpu_seconds, machine.started) if used else None,
+        "accel": plan.board.accel,
+        "title": plan.title,
+        "guest": plan.guest,
+        "profile": plan.profile,
+        "display": [endpoint.uri for endpoint in plan.display.endpoints],
+    }
+
+
+async def state_of(actor: Actor) -> str:
+    """The state as it is now: QEMU is asked, so that one that hangs is seen."""
+    machine = actor.machine
+    if machine is None or (actor.operation is not None and actor.operation.kind != "resetting"):
+        return actor.state
+    state = await machine.run_state()
+    if machine.process.ended:
+        return "stopped"
+    if state != actor.state:
+        actor.note_state(state)
+    return state
+
+
+async def rows(actors: Iterable[Actor]) -> list[dict[str, Any]]:
+    """The lines of `ps`, all machines asked side by side: a stuck one delays none."""
+    found = await asyncio.gather(*(row(actor) for actor in actors))
+    return sorted(found, key=lambda entry: str(entry["name"]))
+
+
+def _usage(pid: int) -> Usage | None:
+    try:
+        return usage(pid)
+    except NotFoundError:
+        return None
+
+
+def _percent(cpu_seconds: float, started: float) -> float:
+    lived = max(time.time() - started, 0.1)
+    return round(100 * cpu_seconds / lived, 1)
+
+
+async def status(actor: Actor) -> dict[str, Any]:
+    """Everything about one machine."""
+    summary = await row(actor)
+    machine = actor.machine
+    if machine is None:
+        return summary
+    plan, live = machine.plan, await _live(machine)
+    board = plan.board
+    return summary | {
+        "uuid": plan.uuid,
+        "operation": actor.operation.kind if actor.operation else None,
+        "machine": {
+            "type": board.machine,
+            "accel": board.accel,
+            "emulator": plan.emulator,
+            "qemu": plan.qemu_version,
+            "firmware": plan.firmware.code.path if plan.firmware else "BIOS",
+            "secure_boot": bool(plan.firmware and plan.firmware.secure),
+            "tpm": plan.tpm is not None,
+            "confined": confinement(plan),
+        },
+        "cpu": {
+            "model": ",".join((board.cpu, *board.cpu_flags)),
+            "count": board.cpus,
+            "sockets": board.sockets,
+            "cores": board.cores,
+            "threads": board.threads,
+        },
+        "memory_size": {
+            "size": format_size(board.memory),
+            "current": format_size(live.get("balloon") or board.memory_current),
+        },
+        "displays": [
+            {"protocol": endpoint.protocol, "uri": endpoint.uri}
+            for endpoint in plan.display.endpoints
+        ],
+        "view": {"viewer": plan.viewer, "fullscreen": plan.fullscreen},
+        "disks": [_disk(disk, live) for disk in plan.disks],
+        "drives": [_drive(drive) for drive in plan.drives],
+        "nics": [
+            {
+                "id": nic.id,
+                "model": nic.model,
+                "mac": nic.mac,
+                "address": address(nic.device),
+                "backend": "user" if nic.netdev else "none",
+                "forward": list(nic.forwards),
+            }
+            for nic in plan.nics
+        ],
+        "serials": [
+            {
+                "id": ident,
+                "socket": plan.chardev(f"{ident}-chr").path,
+                "log": machines.console_log_path(plan.name, ident),
+            }
+            for ident in plan.serials
+        ],
+        "devices": [
+            {"id": device.id, "driver": device.driver, "address": address(device)}
+            for device in (*plan.controllers, *plan.devices)
+        ],
+        "limits": dict(plan.limits),
+        "sockets": {"monitor": plan.chardev("monitor").path},
+        "log": machines.log_path(plan.name),
+    }
+
+
+def confinement(plan: Plan) -> str:
+    """How QEMU is confined, in a line."""
+    if plan.board.accel == "tcg":
+        return "seccomp; TCG is no security boundary (QEMU docs: security)"
+    return "seccomp"
+
+
+def address(device: Device) -> str | None:
+    """Where a device sits, as a person reads it: `pci.0 09.7`, `ide.0 unit 1`, `usb.0 port 4`."""
+    props = device.props
+    bus = props.get("bus")
+    if "addr" in props:
+        slot, _, function = str(props["addr"]).partition(".")
+        return f"{bus} {int(slot, 16):02x}.{int(function or '0', 16)}"
+    for key, word in (("unit", "unit"), ("scsi-id", "target"), ("port", "port"), ("nr", "nr")):
+        if key in props:
+            return f"{bus} {word} {props[key]}" if bus else f"{word} {props[key]}"
+    return str(bus) if bus else None
+
+
+def _disk(disk: Disk, live: dict[str, Any]) -> dict[str, Any]:
+    top = disk.layers[0]
+    return {
+        "id": disk.id,
+        "bus": disk.bus,
+        "address": address(disk.device),
+        "format": top.format,
+        "path": top.path,
+        "size": live.get("sizes", {}).get(disk.id),
+        "used": _used(top.path),
+        "chain": [layer.path for layer in disk.layers[1:]],
+        "snapshot": disk.snapshot,
+        "limits": dict(disk.limits),
+        "io": live.get("io", {}).get(disk.id),
+    }
+
+
+def _drive(drive: Drive) -> dict[str, Any]:
+    medium = drive.medium.path if drive.medium else None
+    return {"id": drive.id, "kind": drive.kind, "address": address(drive.device), "medium": medium}
+
+
+def _used(path: str) -> int | None:
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return None
+
+
+async def _live(machine: Machine) -> dict[str, Any]:
+    """What only QEMU knows: sizes, I/O counters, the balloon. Empty where it does not answer."""
+    session = machine.session
+    found: dict[str, Any] = {}
+    if session is None:
+        return found
+    blocks = await _ask(session, "query-named-block-nodes", {"flat": True})
+    found["sizes"] = {
+        node["node-name"]: node["image"]["virtual-size"] for node in blocks or [] if "image" in node
+    }
+    counters = await _ask(session, "query-blockstats", {})
+    found["io"] = {
+        entry["node-name"]: {
+            key: entry["stats"][name]
+            for key, name in (
+                ("read", "rd_bytes"),
+                ("written", "wr_bytes"),
+                ("flushes", "flush_operations"),
+            )
+        }
+        for entry in counters or []
+        if "node-name" in entry
+    }
+    balloon = await _ask(session, "query-balloon", {})
+    found["balloon"] = balloon["actual"] if balloon else None
+    return found
+
+
+async def _ask(session: Session, command: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return await session.execute(command, arguments or None, timeout=QUERY_TIMEOUT)
+    except QlaunchError:
+        return None

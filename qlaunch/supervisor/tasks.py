@@ -1,0 +1,44 @@
+"""Background work of the supervisor: born in one TaskGroup, and one door for its bugs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Tasks:
+    """A TaskGroup whose tasks cannot take their siblings down: a bug in one is written to the
+    supervisor's log, and the other machines go on."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._born: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._group.create_task(_guarded(work))
+        self._born.add(task)
+        task.add_done_callback(self._born.discard)
+        return task
+
+    def cancel_all(self) -> None:
+        """End all background work."""
+        for task in self._born:
+            task.cancel()
+
+
+async def _guarded(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await work
+    except Exception:  # noqa: BLE001 -- the supervisor's door: see CONTRIBUTING.md
+        note_bug()
+        return None
+
+
+def note_bug() -> None:
+    """Write the current exception to the supervisor's log, which is its standard error."""
+    text = f"qlaunch supervisor: a bug:\n{traceback.format_exc()}\n"
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,0 +1,178 @@
+# Generated from qlaunch's parsers by `make generate`; do not edit.
+_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot send-key type qmp hmp supervisor completion help'
+
+_qlaunch_verb() {
+    case $1 in
+        up)
+            options='--set --name --paused --view --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE*')
+            values=([--set]='' [--name]='')
+            ;;
+        down)
+            options='--force --timeout --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=([--timeout]='')
+            ;;
+        restart)
+            options='--force --timeout --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=([--timeout]='')
+            ;;
+        kill)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=()
+            ;;
+        reset)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=()
+            ;;
+        pause)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=()
+            ;;
+        resume)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=()
+            ;;
+        wait)
+            options='--for --timeout --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--for]='@stopped running' [--timeout]='')
+            ;;
+        run)
+            options='--set --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
+            values=([--set]='')
+            ;;
+        ps)
+            options='-a --all --format --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=([--format]='')
+            ;;
+        status)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        view)
+            options='--viewer --full-screen --uri --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--viewer]='@remote-viewer spicy')
+            ;;
+        console)
+            options='--serial --log --once --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--serial]='')
+            ;;
+        logs)
+            options='-f --follow -n --lines --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([-n]='' [--lines]='')
+            ;;
+        screenshot)
+            options='--format --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE')
+            values=([--format]='@png ppm')
+            ;;
+        send-key)
+            options='--hold --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
+            values=([--hold]='')
+            ;;
+        type)
+            options='--enter --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=()
+            ;;
+        qmp)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '' '*')
+            values=()
+            ;;
+        hmp)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
+            values=()
+            ;;
+        supervisor)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@status stop restart')
+            values=()
+            ;;
+        completion)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@bash zsh fish')
+            values=()
+            ;;
+        help)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('')
+            values=()
+            ;;
+    esac
+}
+
+_qlaunch_complete() {
+    # $1: what to complete to; the rest of the work is bash's own.
+    case $1 in
+        NAME | PROFILE)
+            mapfile -t COMPREPLY < <(
+                compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" __names 2>/dev/null)" -- "$cur"
+            )
+            if [[ $1 == PROFILE ]]; then
+                compopt -o filenames 2>/dev/null
+                mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(
+                    compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur"
+                )
+            fi
+            ;;
+        FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        FOLDER) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+        @*) mapfile -t COMPREPLY < <(compgen -W "${1#@}" -- "$cur") ;;
+    esac
+}
+
+_qlaunch() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+    local verb='' word options='' at=0 skip='' i
+    local -A values=()
+    local -a kinds=()
+    COMPREPLY=()
+    # Bash makes a word of the = in --option=value.
+    if [[ $cur == = ]]; then
+        cur=''
+    elif [[ $prev == = ]]; then
+        prev=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ -n $skip ]]; then
+            [[ $word == = ]] || skip=''
+        elif [[ $word == -* ]]; then
+            [[ -n ${values[$word]+set} ]] && skip=yes
+        elif [[ -n $verb ]]; then
+            ((at += 1))
+        else
+            verb=$word
+            _qlaunch_verb "$verb"
+        fi
+    done
+    if [[ -z $verb ]]; then
+        _qlaunch_complete "@$_qlaunch_verbs --help --version --json --quiet --verbose"
+    elif [[ -n ${values[$prev]+set} ]]; then
+        _qlaunch_complete "${values[$prev]}"
+    elif [[ $cur == -* ]]; then
+        _qlaunch_complete "@$options"
+    elif ((${#kinds[@]})); then
+        word=${kinds[at]-}
+        # The last argument may take any number of words: it ends in a star.
+        [[ -z $word && ${kinds[-1]} == *\* ]] && word=${kinds[-1]}
+        _qlaunch_complete "${word%\*}"
+    fi
+}
+
+complete -F _qlaunch qlaunch
