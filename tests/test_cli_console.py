@@ -47,9 +47,12 @@ class Guest:
         # In one piece: the first bytes of the guest come with the reply.
         sock.sendall(words.encode({"result": reply}) + self._backlog)
         self._connected.set()
-        while data := sock.recv(4096):
-            self.heard += data
-            sock.sendall(b"<" + data + b">")
+        try:
+            while data := sock.recv(4096):
+                self.heard += data
+                sock.sendall(b"<" + data + b">")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # left before it had read everything
         self.gone.set()
 
 

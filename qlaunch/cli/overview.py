@@ -15,7 +15,7 @@ def overview() -> str:
     lines += [
         "Try:  qlaunch up demo && qlaunch console demo     a guest of 2 KiB, no download",
         "",
-        "--json prints data for programs, errors included. -q prints no progress, -v more.",
+        "--json prints data for programs, errors included. -q prints no progress.",
         "`qlaunch COMMAND --help` explains a command, with examples.",
         "",
         "Exit status:",

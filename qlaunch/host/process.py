@@ -14,7 +14,7 @@ from qlaunch.host.pidfd import Pidfd, ProcessId
 
 __all__ = ["Pidfd", "Process", "ProcessId"]
 
-REAP_TIMEOUT = 1.0
+REAP_TIMEOUT = 0.2
 """How long the exit status of a process that is not our child may take to be told."""
 
 _left_running: set[int] = set()

@@ -37,13 +37,25 @@ def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
     fmt = cast("Format", wish.format or "qcow2")
     facts = draft.facts.image(path)
     key = f"disk.{wish.id}"
-    if facts.problem:
+    # A guest may write anything into a raw disk, something like a broken qcow2 header too.
+    harmless = fmt == "raw" and facts.format == "qcow2" and facts.readable
+    if facts.problem and not harmless:
         draft.notes.error(f"{key}.path", facts.problem, hint=facts.hint)
     elif not facts.exists:
+        _check_folder(draft, key, facts)
         return _new(draft, wish, path, fmt)
     else:
         _check(draft, key, wish, facts, fmt)
     return Chain(layers=(_layer(wish, 0, path, fmt), *_below(draft, wish, facts, 1)))
+
+
+def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
+    """Only the machine's own folder is made by itself: elsewhere a missing one is a typing error."""
+    folder = facts.missing_directory
+    if folder and os.path.dirname(facts.path) != draft.places.data:
+        draft.notes.error(
+            f"{key}.path", f"the folder {folder} does not exist", hint=f"mkdir -p {folder}"
+        )
 
 
 def _layer(wish: wish_of.Disk, depth: int, path: str, fmt: Format) -> Layer:

@@ -55,6 +55,7 @@ async def adopt(actor: Actor, tasks: Tasks) -> bool:
         machines.save_run(name, evolve(record, process=plain, begun=True))
     actor.watch(machine)
     actor.note_state(await machine.run_state())
+    actor.since = record.started
     return True
 
 

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot send-key type qmp hmp supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot argv send-key type qmp hmp list show check clone rename rm supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -78,6 +78,11 @@ _qlaunch_verb() {
             kinds=('NAME' 'FILE')
             values=([--format]='@png ppm')
             ;;
+        argv)
+            options='--set --next --one-line --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
+            values=([--set]='')
+            ;;
         send-key)
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '*')
@@ -96,6 +101,36 @@ _qlaunch_verb() {
         hmp)
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '*')
+            values=()
+            ;;
+        list)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=()
+            ;;
+        show)
+            options='--set --plan --origins --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
+            values=([--set]='')
+            ;;
+        check)
+            options='--set --strict --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE*')
+            values=([--set]='')
+            ;;
+        clone)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE' '')
+            values=()
+            ;;
+        rename)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=()
+            ;;
+        rm)
+            options='-y --yes -n --dry-run --keep-disks --all-disks --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
             values=()
             ;;
         supervisor)
