@@ -175,7 +175,7 @@ def test_without_input_it_prints_until_the_machine_ends(peer: Peer) -> None:
 
 def test_a_long_paste_is_sent_whole(peer: Peer) -> None:
     guest = Guest(peer)
-    paste = bytes(range(32, 127)) * 20_000
+    paste = bytes(range(32, 127)) * 4_000
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with qlaunch("console", "xp", "--once", "-q", **pipes) as process:
         process.communicate(paste, timeout=PATIENCE)

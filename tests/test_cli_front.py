@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from qlaunch import errors
 from qlaunch.cli import parsers, registry
 from qlaunch.cli.main import main
 from qlaunch.cli.overview import overview
-from tests.cli_peer import PATIENCE, Peer, qlaunch, supervisor, write_profile
+from tests.cli_peer import PATIENCE, TOP, Peer, qlaunch, supervisor, write_profile
 
 WRITTEN = [verb.name for verb, _ in parsers.every()]
 ERRORS = [
@@ -211,6 +212,17 @@ def test_a_closed_pipe_ends_it_without_a_word() -> None:
         os.close(writer)
         _, words = process.communicate(timeout=PATIENCE)
     assert (process.returncode, words) == (141, b"")
+
+
+def test_closed_standard_streams_disturb_nothing(peer: Peer) -> None:
+    peer.result("reset", {})
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m qlaunch reset xp <&- >&- 2>&-"],
+        cwd=TOP,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0
 
 
 def test_a_full_disk_is_told() -> None:

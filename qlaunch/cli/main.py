@@ -20,12 +20,20 @@ PIPE_CLOSED = 141  # 128 + SIGPIPE, what a shell reports for a program that the 
 
 def script() -> NoReturn:
     """The `qlaunch` program."""
+    _open_missing()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A guest's text must not end the program on a terminal that knows only ASCII.
             stream.reconfigure(errors="backslashreplace")
-    status = main(sys.argv[1:])
-    sys.exit(status)
+    sys.exit(main(sys.argv[1:]))
+
+
+def _open_missing() -> None:
+    """Open standard streams that the caller closed: the next socket would take their place."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r"))
 
 
 def main(argv: list[str]) -> int:
@@ -87,6 +95,10 @@ def _run(word: str, rest: list[str]) -> int:
             f"no command {word!r}",
             hint=f"did you mean {meant!r}?" if meant else "`qlaunch --help` shows what there is",
         )
+    try:
+        "".join(rest).encode()
+    except UnicodeEncodeError:
+        raise UsageError("the command line is not UTF-8") from None
     module = parsers.load(registry.VERBS[word])
     parser = parsers.build(registry.VERBS[word], module)
     args: argparse.Namespace = parsers.parse(parser, rest)

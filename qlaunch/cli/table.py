@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+from qlaunch import units
 from qlaunch.cli.output import clean
 
 TYPE_CHECKING = False
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
 
     Paint = dict[str, str]
 
+BYTES = frozenset(("memory", "size", "used", "read", "written"))
+MOMENTS = frozenset(("since", "when"))
 RIGHT = frozenset(("PID", "MEM", "CPU", "SIZE", "SINCE"))
 _BOLD = "1"
 
@@ -46,7 +51,7 @@ def _painted(padded: str, word: str, colors: Paint) -> str:
 
 
 def outline(value: dict[str, Any]) -> str:
-    """A table of tables as an indented outline, in its own order."""
+    """A table of tables as an indented outline, in its own order; sizes and times for people."""
     return "\n".join(_outline(value, 0))
 
 
@@ -57,7 +62,7 @@ def _outline(value: dict[str, Any], depth: int) -> Iterator[str]:
         if each is None or each in ([], {}):
             continue
         if _is_plain(each):
-            yield f"{indent}{clean(key):<{width}}  {_plain(each)}"
+            yield f"{indent}{clean(key):<{width}}  {_plain(each, str(key))}"
         elif isinstance(each, dict):
             yield f"{indent}{clean(key)}"
             yield from _outline(each, depth + 1)
@@ -83,9 +88,13 @@ def _is_plain(value: object) -> bool:
     return not isinstance(value, dict)
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, key: str = "") -> str:
     if isinstance(value, list):
         return ", ".join(_plain(each) for each in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int) and key in BYTES:
+        return units.short_size(value)
+    if isinstance(value, int | float) and key in MOMENTS:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     return clean(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qlaunch.control import client
-from qlaunch.errors import NotFoundError, PhaseError, QlaunchError, UsageError
+from qlaunch.errors import NotFoundError, PhaseError, QlaunchError, SessionLostError, UsageError
 from qlaunch.store import paths
 
 TYPE_CHECKING = False
@@ -45,7 +45,21 @@ def ask_machine(
     """
     request = {"name": name, **(args or {})}
     with open_machine(name) as connection:
-        return connection.ask(verb, request, progress)
+        try:
+            return connection.ask(verb, request, progress)
+        except SessionLostError:
+            if not _just_ended(name):
+                raise
+    raise not_running(name)
+
+
+def _just_ended(name: str) -> bool:
+    """Whether the supervisor hung up because nothing runs any more: it ends itself then, perhaps
+    just when somebody comes."""
+    connection = client.connect(name)
+    if connection is not None:
+        connection.socket.close()
+    return connection is None and not left_running(name)
 
 
 def open_machine(name: str) -> client.Connection:
@@ -85,7 +99,11 @@ def machines() -> dict[str, Any]:
         connection = client.open_connection()
     if connection is not None:
         with connection:
-            reply = connection.ask("ps", {})
+            try:
+                reply = connection.ask("ps", {})
+            except SessionLostError:
+                if not _just_ended(""):
+                    raise
     known = {each["name"] for each in reply["machines"]}
     reply["machines"] += [each for each in found if each["name"] not in known]
     return reply
@@ -101,6 +119,18 @@ def _foreground(name: str) -> list[dict[str, Any]]:
             return answer
     except QlaunchError:
         return []  # It ended just now, or belongs to the user's supervisor, which is asked next.
+
+
+def environment() -> dict[str, str]:
+    """This process's environment as far as it can be said in JSON, which is UTF-8."""
+    said = {}
+    for key, value in os.environ.items():
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError:
+            continue
+        said[key] = value
+    return said
 
 
 def targets(words: Sequence[str]) -> list[str]:

@@ -110,6 +110,8 @@ class _Joint:
         """Read what was typed; Ctrl-] on a terminal ends it."""
         try:
             typed = os.read(self._source, _BLOCK)
+        except BlockingIOError:
+            return  # somebody made it non-blocking, and somebody else was quicker
         except OSError:
             typed = b""  # the terminal is gone
         if not typed:

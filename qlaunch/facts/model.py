@@ -56,12 +56,15 @@ class KvmFacts:
     """Whether KVM can be used, found by opening /dev/kvm and asking it (never /proc/cpuinfo).
 
     `problem` is None when it can; otherwise the reason for a person and `hint` what mends it.
+    `cpu_off` are the features that `-cpu host` must do without, because this KVM offers them and
+    then refuses them (hypervisors inside hypervisors do that).
     """
 
     usable: bool = False
     problem: str | None = None
     hint: str | None = None
     smm: bool = False
+    cpu_off: tuple[str, ...] = ()
     max_vcpus: int = 0
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 
 from qlaunch.facts import KvmFacts
@@ -19,7 +20,11 @@ from qlaunch.host.users import group_members, group_name, user_name
 DEVICE = "/dev/kvm"
 
 _GET_API_VERSION, _CREATE_VM, _CHECK_EXTENSION = 0xAE00, 0xAE01, 0xAE03
+_CREATE_VCPU, _GET_MSRS, _SET_MSRS = 0xAE41, 0xC008AE88, 0x4008AE89
 _API_VERSION = 12
+# struct kvm_msrs with one entry: count, pad, index, reserved, data.
+_MSRS = struct.Struct("=IIIIQ")
+_ARCH_CAPABILITIES = 0x10A
 _CAP_NR_VCPUS, _CAP_MAX_VCPUS, _CAP_X86_SMM = 9, 66, 117
 
 _ENABLE = (
@@ -52,13 +57,36 @@ def _ask(device: int) -> KvmFacts:
         return KvmFacts(
             problem=f"{DEVICE} speaks version {version} of KVM, QEMU needs {_API_VERSION}"
         )
-    os.close(_create_vm(device))
+    machine = _create_vm(device)
+    try:
+        cpu_off = () if _takes_arch_capabilities(device, machine) else ("arch-capabilities",)
+    finally:
+        os.close(machine)
     most = fcntl.ioctl(device, _CHECK_EXTENSION, _CAP_MAX_VCPUS)
     return KvmFacts(
         usable=True,
+        cpu_off=cpu_off,
         smm=fcntl.ioctl(device, _CHECK_EXTENSION, _CAP_X86_SMM) > 0,
         max_vcpus=most or fcntl.ioctl(device, _CHECK_EXTENSION, _CAP_NR_VCPUS),
     )
+
+
+def _takes_arch_capabilities(device: int, machine: int) -> bool:
+    """Whether a processor takes the MSR that KVM itself offers for it. Where it does not, QEMU 7.2
+    with `-cpu host` ends with `Assertion ret == cpu->kvm_msr_buf->nmsrs failed`."""
+    offered = bytearray(_MSRS.pack(1, 0, _ARCH_CAPABILITIES, 0, 0))
+    try:
+        if fcntl.ioctl(device, _GET_MSRS, offered) != 1:
+            return True  # not offered, so QEMU leaves it alone
+        processor = fcntl.ioctl(machine, _CREATE_VCPU, 0)
+    except OSError:
+        return True
+    try:
+        return fcntl.ioctl(processor, _SET_MSRS, offered) == 1
+    except OSError:
+        return False
+    finally:
+        os.close(processor)
 
 
 def _create_vm(device: int) -> int:

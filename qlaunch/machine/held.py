@@ -21,12 +21,24 @@ def held(name: str, *, to: str) -> Iterator[None]:
     Raises: PhaseError when it runs, BusyError when somebody else works on it.
     """
     refuse_running(name, to=to)
+    folder = paths.machine_state(name)
+    is_new = not os.path.lexists(folder)
     handle = machines.lock(name)
     try:
         refuse_running(name, to=to)
         yield
     finally:
+        if is_new:  # a machine that never started needs no state for having been looked at
+            _remove_alone(os.path.join(folder, "lock"))
         os.close(handle)
+
+
+def _remove_alone(lock: str) -> None:
+    folder = os.path.dirname(lock)
+    with contextlib.suppress(OSError):
+        if os.listdir(folder) == [os.path.basename(lock)]:
+            os.unlink(lock)
+            os.rmdir(folder)
 
 
 def refuse_running(name: str, *, to: str) -> None:

@@ -71,21 +71,27 @@ class Machine:
                     await session.execute(
                         "set_password", {"protocol": protocol, "password": password}
                     )
-        # The boot order is read by the firmware when the guest starts and at each reset: what is
-        # set now, before the first instruction, counts from the first reset on.
-        for device, number in self.plan.boot.later.items():
-            arguments = {
-                "path": f"/machine/peripheral/{device}",
-                "property": "bootindex",
-                "value": number,
-            }
-            await session.execute("qom-set", arguments)
+        await self._boot_order_after_reset(session)
         board = self.plan.board
         if board.memory_current < board.memory:
             await self._balloon(session, board.memory_current)
         self.gateway.open(session, password=self.plan.display.password is not None)
         if not paused:
             await session.execute("cont")
+
+    async def _boot_order_after_reset(self, session: Session) -> None:
+        """Give the devices the boot order that counts from the guest's first reset on.
+
+        The firmware reads the order when the guest starts and at each reset: what is set now,
+        between the two, leaves the first boot alone.
+        """
+        later = self.plan.boot.later
+        # An index may be used once only, so all are taken back before any is given.
+        settings = [*((device, -1) for device in later), *later.items()]
+        for device, index in settings:
+            path = f"/machine/peripheral/{device}"
+            arguments = {"path": path, "property": "bootindex", "value": index}
+            await session.execute("qom-set", arguments)
 
     async def _balloon(self, session: Session, size: int) -> None:
         try:

@@ -53,12 +53,7 @@ def check_free(name: str) -> None:
     for path in (profile_of(name), paths.profile_names().get(name)):
         if path and os.path.lexists(path):
             raise ConflictError(f"there is a profile {name!r} already: {path}")
-    for old, new in interrupted_renames().items():
-        if name in (old, new):
-            raise ConflictError(
-                f"renaming {old} to {new} was interrupted",
-                hint=f"finish it first: qlaunch rename {old} {new}",
-            )
+    check_renames(name)
     for path in paths.profile_names().values():
         try:
             said = load(path).name
@@ -72,6 +67,16 @@ def check_free(name: str) -> None:
             raise ConflictError(
                 f"there are files of a machine {name!r} already: {folder}",
                 hint=f"`qlaunch rm {name}` removes them, `qlaunch new {name}` uses them",
+            )
+
+
+def check_renames(name: str) -> None:
+    """Raises: ConflictError when a rename from or to `name` waits for its end."""
+    for old, new in interrupted_renames().items():
+        if name in (old, new):
+            raise ConflictError(
+                f"renaming {old} to {new} was interrupted",
+                hint=f"finish it first: qlaunch rename {old} {new}",
             )
 
 

@@ -124,7 +124,8 @@ def _cpu(draft: Draft, accel: str) -> tuple[str, tuple[str, ...]]:
                 f"{feature!r} is not a CPU feature",
                 hint="write MODEL,FEATURE=VALUE or MODEL,+FEATURE",
             )
-    flags = [*features, *wish.flags]
+    off = draft.facts.host.kvm.cpu_off if accel == "kvm" and model in ("host", "max") else ()
+    flags = [*(f"-{feature}" for feature in off), *features, *wish.flags]
     flags += ["-apic"] if draft.profile.machine.apic is False else []
     flags += ["-pae"] if draft.profile.machine.pae is False else []
     return model, tuple(flags)

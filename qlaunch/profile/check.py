@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from attrs import evolve
 
-from qlaunch.profile.fields import ID_PATTERN, MAX_ITEMS, Entry, Key, entries_of
+from qlaunch.profile.fields import MAX_ITEMS, Entry, Key, entries_of
 from qlaunch.profile.findings import Findings, did_you_mean, shown, shown_key
-from qlaunch.profile.merge import item_id
+from qlaunch.profile.merge import item_id, item_name
 from qlaunch.profile.model import Profile
 from qlaunch.profile.tables import Secret
 from qlaunch.profile.tree import Node
@@ -75,9 +74,7 @@ class _Checker:
 
     def _item(self, node: Node, array: str, at: int, entry: Entry) -> Any:
         assert entry.item is not None
-        found = item_id(node)
-        good = found is not None and re.fullmatch(ID_PATTERN, found)
-        name = f"{array}.{found}" if good else f"{array}[{at}]"
+        found, name = item_id(node), item_name(array, at, node)
         if found is not None:
             self._check_unique(node, name, found)
         elif "id" not in node.value:

@@ -48,8 +48,8 @@ def read_file(path: str) -> bytes:
 @cache
 def base_names() -> tuple[str, ...]:
     """The built-in bases: `@linux`, `@windows` and so on."""
-    names = sorted(os.listdir(BASES_FOLDER))
-    return tuple(f"@{name.removesuffix('.toml')}" for name in names if name.endswith(".toml"))
+    files = os.listdir(BASES_FOLDER)
+    return tuple(sorted(f"@{name[:-5]}" for name in files if name.endswith(".toml")))
 
 
 @cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from attrs import evolve
 
+from qlaunch.profile.fields import ID_PATTERN
 from qlaunch.profile.findings import Findings, did_you_mean, shown
 from qlaunch.profile.tree import SET, Node
 
@@ -36,6 +39,13 @@ def item_id(item: Node) -> str | None:
     return found.value if found is not None and isinstance(found.value, str) else None
 
 
+def item_name(array: str, position: int, item: Node) -> str:
+    """How messages call an item: `disk.hda` by its id, `disk[0]` where that is none."""
+    found = item_id(item)
+    good = found is not None and re.fullmatch(ID_PATTERN, found)
+    return f"{array}.{found}" if good else f"{array}[{position}]"
+
+
 def _is_array(node: Node) -> bool:
     """Whether `node` holds tables. An empty list holds none: it replaces what was there."""
     items = node.value
@@ -52,7 +62,7 @@ def _merged_items(array: str, below: Node | None, over: Node, findings: Findings
     removed: set[int] = set()
     for position, item in enumerate(over.value):
         found = item_id(item)
-        name = f"{array}.{found}" if found else f"{array}[{position}]"
+        name = item_name(array, position, item)
         wanted = _wants_removal(item, name, findings)
         item = evolve(item, value={k: v for k, v in item.value.items() if k != "remove"})
         at = inherited.get(found) if found else None

@@ -135,9 +135,10 @@ def _integer(name: str, key: Key, node: Node) -> int:
 def _boolean(name: str, key: Key, node: Node) -> bool:
     value = node.value
     if type(value) is not bool:
-        if str(value).lower() in ("true", "yes", "on", "1"):
+        said = value.lower() if isinstance(value, str) else shown(value)
+        if said in ("true", "yes", "on", "1"):
             raise Mistake(f"{shown(value)} is not true or false", f"write {name} = true")
-        if str(value).lower() in ("false", "no", "off", "0"):
+        if said in ("false", "no", "off", "0"):
             raise Mistake(f"{shown(value)} is not true or false", f"write {name} = false")
         raise wrong_type(name, key, value)
     return value

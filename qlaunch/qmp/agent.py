@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from qlaunch.errors import QlaunchError, TimedOutError
@@ -48,7 +48,10 @@ class AgentError(QlaunchError):
 
 
 class Agent:
-    """A connection to the agent's port; one call at a time, others wait. Made by `connect`."""
+    """A connection to the agent's port; one call at a time, others wait. Made by `connect`.
+
+    It survives the agent's and the guest's restart, and every nonsense; it ends with QEMU.
+    """
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -90,8 +93,8 @@ class Agent:
         Raises: AgentError with the agent's words or when the answer is nonsense, TimedOutError.
         """
         async with self._turn(command, timeout):
-            await self._send(command, arguments)
-            return _result(command, await self._read_line())
+            await self._write(_line(command, arguments))
+            return await self._answer(command)
 
     async def shutdown(self, mode: str = "powerdown", timeout: float = AGENT_TIMEOUT) -> None:
         """Have the guest shut itself down: `powerdown`, `halt` or `reboot`.
@@ -103,24 +106,21 @@ class Agent:
         """
         command = "guest-shutdown"
         async with self._turn(command, timeout):
-            await self._send(command, {"mode": mode})
-            try:
+            await self._write(_line(command, {"mode": mode}))
+            with suppress(TimeoutError, EOFError):
                 async with asyncio.timeout(REFUSAL_TIMEOUT):
-                    line = await self._read_line()
-            except (TimeoutError, EOFError):
-                self._in_step = False
-            else:
-                _result(command, line)
+                    await self._answer(command)
 
     async def close(self) -> None:
         """End the connection; the agent goes on. A call under way ends in AgentError."""
         if self._socket.fileno() != -1:
-            try:
+            with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            # Who waits on the socket wakes up and leaves it before it is closed.
-            async with self._lock:
+            try:
+                # Who waits on the socket wakes up and leaves it before it is closed.
+                async with self._lock:
+                    pass
+            finally:
                 self._socket.close()
 
     # ---- the protocol ---------------------------------------------------------------------------
@@ -141,6 +141,7 @@ class Agent:
                 hint="is qemu-guest-agent installed and running in the guest?",
             ) from None
         except NonsenseError as error:
+            self._in_step = False
             raise AgentError(f"the guest agent answered {command} with {error}") from None
         except EOFError:
             raise AgentError(f"{command}: the connection to the guest agent ended") from None
@@ -155,6 +156,7 @@ class Agent:
         # The agent forgets a half command when it reads the delimiter.
         await self._write(_DELIMITER + _line("guest-sync-delimited", {"id": self._last_id}))
         while True:
+            await asyncio.sleep(0)
             await self._skip_past_delimiter()
             try:
                 answer = read_object(await self._read_line(_DELIMITER)).get("return")
@@ -163,8 +165,10 @@ class Agent:
             if answer == self._last_id and not isinstance(answer, bool | float):
                 return
 
-    async def _send(self, command: str, arguments: Mapping[str, object] | None) -> None:
-        await self._write(_line(command, arguments))
+    async def _answer(self, command: str) -> object:
+        answer = read_object(await self._read_line())
+        self._in_step = True
+        return _result(command, answer)
 
     async def _write(self, line: bytes) -> None:
         if self._socket.fileno() == -1:
@@ -188,7 +192,6 @@ class Agent:
             await self._fill()
         line = bytes(self._buffer[:at])
         del self._buffer[: at + 1]
-        self._in_step = True
         return line.rpartition(restart)[2] if restart else line
 
     async def _fill(self) -> None:
@@ -196,7 +199,6 @@ class Agent:
         await asyncio.sleep(0)
         chunk = await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
         if not chunk:
-            self._in_step = False
             raise EOFError
         self._buffer += chunk
 
@@ -208,8 +210,7 @@ def _line(command: str, arguments: Mapping[str, object] | None) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def _result(command: str, line: bytes) -> object:
-    answer = read_object(line)
+def _result(command: str, answer: Mapping[str, object]) -> object:
     if "return" in answer:
         return answer["return"]
     error = answer.get("error")

@@ -6,7 +6,8 @@ import json
 import re
 
 LONGEST_REPLY = 1 << 20  # bytes of one line
-DEEPEST_REPLY = 64  # levels of lists and objects; an agent's answers have six
+# Levels of lists and objects, up to twice as many if they alternate; an agent's answers have six.
+DEEPEST_REPLY = 64
 
 # Never fails and never goes back: a string that is not closed ends with the line.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)

@@ -166,7 +166,9 @@ class Session:
         return number
 
     async def remove_fd(self, fdset: int, *, timeout: float = COMMAND_TIMEOUT) -> None:
-        """Close all descriptors of a set (`remove-fd`) that are not in use, and the set with them.
+        """Have QEMU close a set's descriptors (`remove-fd`), and drop the set when none is in use.
+
+        QEMU 7.2 does it while the guest runs; in a paused one they stay open until the next chance.
 
         Raises: CommandError, TimedOutError, SessionLostError.
         """

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot argv send-key type qmp hmp list show check clone rename rm supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot argv send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -103,6 +103,11 @@ _qlaunch_verb() {
             kinds=('NAME' '*')
             values=()
             ;;
+        new)
+            options='--guest --iso --disk --data-disk --memory --cpus --path --force --edit --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('')
+            values=([--guest]='@windows-xp windows-2000 windows-7 windows-10 windows-11 linux bsd dos other' [--iso]='FILE' [--disk]='' [--data-disk]='' [--memory]='' [--cpus]='' [--path]='FILE')
+            ;;
         list)
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
@@ -112,6 +117,11 @@ _qlaunch_verb() {
             options='--set --plan --origins --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=([--set]='')
+            ;;
+        edit)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
+            values=()
             ;;
         check)
             options='--set --strict --json -q --quiet -v --verbose --no-color -h --help'
@@ -131,6 +141,11 @@ _qlaunch_verb() {
         rm)
             options='-y --yes -n --dry-run --keep-disks --all-disks --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
+            values=()
+            ;;
+        doctor)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
             values=()
             ;;
         supervisor)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print QEMU's command line, a line per option, ready to be pasted into a shell. Nothing is\n"
-        "started. Images and sockets stand there by their paths; qlaunch itself opens them and\n"
-        "gives QEMU the descriptors. Of a machine that runs it is what was started, not the profile."
+        "Print QEMU's command line, a line per option, ready to be pasted into a shell. Nothing\n"
+        "is started. Images and sockets stand there by their paths; qlaunch itself opens them and\n"
+        "gives QEMU descriptors. Of a machine that runs it is what was started, not the profile."
     )
     parser.epilog = (
         "examples:\n"

@@ -18,7 +18,7 @@ FAILED = 2
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Find everything that is wrong with a profile, and what would fail if it were started now:\n"
+        "Find all that is wrong with a profile, and what would fail if it were started now:\n"
         "a missing disk or ISO, an image that is in use, no rights on KVM, a port that is taken.\n"
         "Nothing is changed. Without a PROFILE it is ./qlaunch.toml."
     )

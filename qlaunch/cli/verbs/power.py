@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from qlaunch import units
 from qlaunch.cli import output, talk
 from qlaunch.cli.progress import Steps
@@ -91,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb in ("down", "restart"):
         request = {"force": args.force, "timeout": args.timeout}
     if args.verb == "restart":
-        request["env"] = dict(os.environ)
+        request["env"] = talk.environment()
 
     def work(name: str) -> int:
         result = talk.ask_machine(args.verb, name, request, steps) or {}

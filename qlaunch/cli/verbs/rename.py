@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Give a profile of yours another name: its disks, UEFI variables, state and logs go along,\n"
-        "and so do the MAC addresses and everything else the guest is used to. If this is\n"
+        "Give a profile of yours another name: its disks, UEFI variables, state and logs go\n"
+        "along, and so do the MAC addresses and everything else the guest is used to. If this is\n"
         "interrupted, the same command finishes it."
     )
     parser.epilog = (

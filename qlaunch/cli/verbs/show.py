@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print a profile as it counts: with everything it builds on, and with --set. With --plan it\n"
-        "is the plan, every decision that a start would make now."
+        "Print a profile as it counts: with everything it builds on, and with --set. With --plan\n"
+        "it is the plan, every decision that a start would make now."
     )
     parser.epilog = (
         "examples:\n"

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         output.print_json(status)
         return 0
-    print(table.outline(_readable(status)))
+    print(table.outline(status))
     return 0
 
 
@@ -52,14 +52,3 @@ def status_of(name: str) -> dict[str, Any]:
         "since": last.get("when"),
         "profile": paths.profile_names().get(name),
     }
-
-
-def _readable(status: dict[str, Any]) -> dict[str, Any]:
-    """Times as people say them; everything else as it came."""
-    since = status.get("since")
-    if not isinstance(since, int | float):
-        return status
-    import time
-
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    return {**status, "since": when}

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             "profile": profiles[word],
             "set": args.set,
             "paused": args.paused,
-            "env": dict(os.environ),
+            "env": talk.environment(),
         }
         if args.name:
             request["name"] = args.name
@@ -99,10 +99,10 @@ def _report(result: dict[str, Any], args: argparse.Namespace) -> None:
         print_finding(name, warning, quiet=args.quiet)
     if result.get("already"):
         output.note(f"{name} runs already", quiet=args.quiet)
-    look = f"view: qlaunch view {name}   " if result.get("display") else ""
-    output.note(
-        f"    {look}console: qlaunch console {name}   stop: qlaunch down {name}", quiet=args.quiet
-    )
+    ways = [f"view: qlaunch view {name}"] if result.get("display") else []
+    if result.get("serial", True):
+        ways.append(f"console: qlaunch console {name}")
+    output.note("   ".join(("   ", *ways, f"stop: qlaunch down {name}")).rstrip(), quiet=args.quiet)
 
 
 def print_finding(name: str, finding: dict[str, Any], *, quiet: bool = False) -> None:

@@ -7,7 +7,7 @@ import shutil
 
 from qlaunch.cli import output
 from qlaunch.cli.verbs.status import status_of
-from qlaunch.errors import HostError, PhaseError, UsageError
+from qlaunch.errors import HostError, PhaseError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,16 +96,15 @@ def _find_viewer(wanted: str | None) -> tuple[str, str]:
 
 def vv_file(uri: str, title: str, *, full_screen: bool) -> str:
     """What remote-viewer reads: the address never shows up in the list of processes."""
-    from urllib.parse import urlsplit
-
-    address = urlsplit(uri)
-    kind = address.scheme.split("+")[0]
-    if kind not in _SCHEMES:
-        raise UsageError(f"{uri} is no address of a screen")
+    scheme, _, where = uri.partition("://")
+    kind, _, transport = scheme.partition("+")
     lines = ["[virt-viewer]", f"type={kind}"]
-    if address.scheme.endswith("+unix"):
-        lines.append(f"unix-path={address.path}")
+    if transport == "unix":
+        lines.append(f"unix-path={output.clean(where)}")
     else:
+        from urllib.parse import urlsplit
+
+        address = urlsplit(uri)
         lines += [f"host={address.hostname or 'localhost'}", f"port={address.port or 5900}"]
     lines += [f"title={output.clean(title)}", f"fullscreen={int(full_screen)}"]
     return "\n".join(lines) + "\n"
