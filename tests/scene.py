@@ -15,6 +15,7 @@ connection open; `hang_up` closes it. A script that heard something unexpected f
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -22,6 +23,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from qlaunch.errors import QlaunchError
+from qlaunch.qmp.session import Session
 from qlaunch.qmp.sockets import readable
 
 GREETING: dict[str, object] = {
@@ -185,3 +188,35 @@ async def _play(listener: socket.socket, scripts: tuple[Script, ...], stages: li
             await script(stage)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass  # the client hung up
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """No descriptor stays open, and no task's exception is left for the loop to complain about."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    before = sorted(os.listdir("/proc/self/fd"))
+    yield
+    gc.collect()
+    assert not complaints
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@asynccontextmanager
+async def session_in(path: str, *scripts: Script) -> AsyncIterator[tuple[Session, list[Stage]]]:
+    """A session with the first script, and the stages; closed at the end."""
+    async with scene(path, *scripts) as stages:
+        session = await Session.connect(path, name="xp", timeout=2)
+        try:
+            yield session, stages
+        finally:
+            await session.close()
+
+
+async def failure_of(work: Awaitable[object]) -> QlaunchError | None:
+    """What `work` ends in, as a result: a task group would end with it."""
+    try:
+        await work
+    except QlaunchError as error:
+        return error
+    return None

@@ -142,7 +142,7 @@ def test_no_control_character_reaches_the_terminal(
     peer.error("reset", errors.LaunchError(evil, hint=evil))
     peer.result("status", {"name": evil, evil: [{evil: evil}]})
     peer.result("hmp", {"text": f"{evil}\r\nsecond\tline\n"})
-    peer.result("qmp", {evil: evil})
+    peer.result("qmp", {"return": {evil: evil}})
     peer.result("ps", {"supervisor": None, "machines": [_evil_machine(evil)]})
     main(["reset", "xp"])
     commands = (

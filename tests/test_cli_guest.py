@@ -98,7 +98,7 @@ def test_keys_and_text_are_sent(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> 
 def test_qmp_takes_json_or_pairs(
     given: list[str], sent: dict[str, Any], peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    peer.result("qmp", {"a": [1]})
+    peer.result("qmp", {"return": {"a": [1]}})
     assert main(["qmp", "xp", "set_link", *given]) == 0
     assert peer.asked == [("qmp", {"name": "xp", "command": "set_link", "arguments": sent})]
     assert capsys.readouterr().out == '{\n  "a": [\n    1\n  ]\n}\n'

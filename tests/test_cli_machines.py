@@ -110,7 +110,7 @@ def test_status_is_an_outline_in_the_order_of_the_supervisor(
     status = {
         "name": "xp",
         "state": "running",
-        "disks": [{"id": "hda", "size": "20GiB"}, {"id": "hdb", "empty": None}],
+        "disks": [{"id": "hda", "size": 20 << 30}, {"id": "hdb", "empty": None}],
         "cpu": {"model": "host", "pinned": False},
         "display": ["spice+unix:///a", "vnc://b"],
         "nothing": {},
@@ -122,7 +122,7 @@ def test_status_is_an_outline_in_the_order_of_the_supervisor(
         "state    running",
         "disks",
         "  - id    hda",
-        "    size  20GiB",
+        "    size  20 GiB",
         "  - id     hdb",
         "cpu",
         "  model   host",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from qlaunch.errors import HostError
 from qlaunch.host.pidfd import ProcessId
+from qlaunch.machine.files import definition
+from qlaunch.machine.remove import Removal, plan_removal, remove
 from qlaunch.records import to_plain
-from qlaunch.store import machines
+from qlaunch.store import machines, paths
 from tests.definitions import at_terminal, data, image, qlaunch, state, tree, write_profile
 
 pytestmark = pytest.mark.qemu
@@ -24,6 +28,11 @@ def machine(name: str, text: str = DISK) -> Path:
     (state(name) / "leases.json").write_text("{}")
     (state(name) / "log").write_text("started\n")
     return image(data(name) / "hda.qcow2")
+
+
+def planned(name: str) -> Removal:
+    found = definition(name, paths.find_profile(name))
+    return plan_removal(found, keep_disks=False, all_disks=False)
 
 
 def kept(*words: str) -> dict[str, str]:
@@ -155,9 +164,7 @@ def test_rm_leaves_disks_outside_the_machines_folder_unless_told(own_place: Path
 def test_rm_all_disks_removes_disks_elsewhere_but_never_an_iso(own_place: Path) -> None:
     far, iso = image(own_place / "pool" / "far.qcow2"), own_place / "pool" / "cd.iso"
     iso.write_bytes(bytes(4096))
-    machine(
-        "xp", f'[[disk]]\nid = "far"\npath = "{far}"\n[[cdrom]]\nid = "cd0"\npath = "{iso}"\n'
-    )
+    machine("xp", f'[[disk]]\nid = "far"\npath = "{far}"\n[[cdrom]]\nid = "cd0"\npath = "{iso}"\n')
     assert kept("xp", "--all-disks") == {}
     assert (far.exists(), iso.exists()) == (False, True)
 
@@ -236,17 +243,34 @@ def test_rm_shows_a_hostile_file_name_on_one_line_and_removes_it() -> None:
     assert not odd.exists()
 
 
-def test_rm_stops_at_a_file_it_cannot_remove_and_can_be_repeated() -> None:
-    machine("xp")
-    stuck = data("xp") / "z-folder"
-    stuck.mkdir()
-    removed = data("xp") / "a.qcow2"
-    removed.write_bytes(b"x")
-    assert qlaunch("rm", "xp", "--yes").status == 0
-    assert not stuck.exists()
-    done = qlaunch("rm", "xp", "--yes")
-    # The shipped profile of that name is no machine of ours and stays.
-    assert "xp.toml" in done.out or done.status == 4
+def test_rm_that_cannot_remove_a_disk_keeps_the_profile_so_that_it_can_be_repeated() -> None:
+    machine("mine")
+    folder = data("mine") / "deep"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x")
+    removal = planned("mine")
+    (folder / "file").unlink()
+    (folder / "file").mkdir()  # what was a file when it was listed is a folder now
+    with pytest.raises(HostError, match="deep/file cannot be removed"):
+        remove(removal)
+    assert Path(paths.find_profile("mine")).exists()
+    (folder / "file").rmdir()
+    assert qlaunch("rm", "mine", "--yes").status == 0
+    assert not data("mine").parent.joinpath("mine", "deep").exists()
+
+
+def test_rm_follows_no_link_that_took_a_folders_place_after_the_listing(own_place: Path) -> None:
+    machine("mine")
+    (data("mine") / "sub").mkdir()
+    (data("mine") / "sub" / "gold").write_text("dross")
+    (own_place / "treasure").mkdir()
+    (own_place / "treasure" / "gold").write_text("gold")
+    removal = planned("mine")
+    shutil.rmtree(data("mine") / "sub")
+    (data("mine") / "sub").symlink_to(own_place / "treasure")
+    with pytest.raises(HostError):
+        remove(removal)
+    assert (own_place / "treasure" / "gold").read_text() == "gold"
 
 
 def test_rm_goes_on_after_a_kill_that_left_the_profile() -> None:

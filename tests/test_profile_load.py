@@ -199,7 +199,7 @@ TABLE: list[tuple[str, str, str | None]] = [
     ("[[disk]]\nid='a'\n[[nic]]\nid='a'", "5: nic.a.id: 'a' is already the id of disk.a", None),
     ("[[share]]\nid = 's'", "2: share.s.path: is missing", 'write path = "~/shared"'),
     # secrets
-    ("[display]\npassword = 'hunter2'", "3: display.password: a secret is never written", "{ env ="),
+    ("[display]\npassword = 'hunter2'", "3: display.password: a secret is never", "{ env ="),
     ("[display]\npassword = {}", "3: display.password: exactly one of file, env", "systemd-cred"),
     ("[display]\npassword = {env = 'A', file = 'b'}", "3: display.password: exactly one", None),
     ("[display]\npassword = {env = 'A=B'}", "3: display.password.env: 'A=B' is not the name", None),

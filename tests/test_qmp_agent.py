@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,22 +16,16 @@ from qlaunch.errors import QlaunchError, TimedOutError
 from qlaunch.qmp.agent import Agent, AgentError
 from qlaunch.qmp.hostile import DEEPEST_REPLY, NonsenseError, read_object
 from qlaunch.qmp.printable import printable
-from tests.scene import Script, Stage, scene
+from tests.scene import Script, Stage, nothing_left, scene
 
 # Seconds: what never comes is given up after this.
 SOON = 0.05
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left() -> AsyncIterator[None]:
-    """No descriptor stays open, and no task's exception is left for the loop to complain about."""
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    before = sorted(os.listdir("/proc/self/fd"))
-    yield
-    gc.collect()
-    assert not complaints
-    assert sorted(os.listdir("/proc/self/fd")) == before
+async def _nothing_left() -> AsyncIterator[None]:
+    async with nothing_left():
+        yield
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 
 from qlaunch.errors import CommandError, SessionLostError, TimedOutError
 from qlaunch.qmp.session import Session
+from tests.prerequisites import both_qemus
 
-pytestmark = pytest.mark.qemu
+pytestmark = [pytest.mark.qemu, both_qemus]
 
 END_TIMEOUT = 5.0  # seconds
 

@@ -9,9 +9,12 @@ cancels what it asked for. On the thin client's path: imports json alone.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from qlaunch.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PROTOCOL = 1
 # A request is a verb and its words; 1 MiB leaves room for an environment and a long text to type.

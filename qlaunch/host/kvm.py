@@ -82,7 +82,7 @@ def _takes_arch_capabilities(device: int, machine: int) -> bool:
     except OSError:
         return True
     try:
-        return fcntl.ioctl(processor, _SET_MSRS, offered) == 1
+        return bool(fcntl.ioctl(processor, _SET_MSRS, offered) == 1)
     except OSError:
         return False
     finally:

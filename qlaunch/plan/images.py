@@ -50,7 +50,7 @@ def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
 
 
 def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
-    """Only the machine's own folder is made by itself: elsewhere a missing one is a typing error."""
+    """Only the machine's own folder is made by itself; elsewhere a missing one is a mistake."""
     folder = facts.missing_directory
     if folder and os.path.dirname(facts.path) != draft.places.data:
         draft.notes.error(

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from qlaunch.profile.fields import ID_PATTERN
 from qlaunch.profile.findings import Findings, did_you_mean, shown
+from qlaunch.profile.model import Profile
 from qlaunch.profile.tree import SET, Node
 
 
@@ -18,7 +19,7 @@ def merge(base: Node, over: Node, findings: Findings) -> Node:
         below = merged.get(name)
         if isinstance(node.value, dict) and below is not None and isinstance(below.value, dict):
             merged[name] = _laid(below, node)
-        elif _is_array(node):
+        elif name in Profile.ARRAYS and _is_array(node):
             merged[name] = evolve(node, value=_merged_items(name, below, node, findings))
         else:
             merged[name] = node

@@ -169,7 +169,7 @@ class Boot:
 
     order: tuple[str, ...] = key.words(
         f"Devices in the order they are tried: kinds ({', '.join(BOOT_KINDS)}) or ids.",
-        otherwise='`["disk", "cdrom", "floppy", "network"]`',
+        otherwise='`["disk", "cdrom", "floppy"]`',
         example='["cdrom", "disk"]',
     )
     once: str | None = key.text(

@@ -11,7 +11,7 @@ from typing import Any
 from qlaunch.errors import NotFoundError, QlaunchError
 from qlaunch.host.usage import Usage, usage
 from qlaunch.machine.machine import Machine
-from qlaunch.plan.model import Device, Disk, Drive, Plan
+from qlaunch.plan.model import Device, Disk, Drive, Nic, Plan
 from qlaunch.qmp.session import Session
 from qlaunch.store import machines
 from qlaunch.supervisor.actor import Actor
@@ -91,10 +91,20 @@ async def status(actor: Actor) -> dict[str, Any]:
     if machine is None:
         return summary
     plan, live = machine.plan, await _live(machine)
-    board = plan.board
     return summary | {
         "uuid": plan.uuid,
         "operation": actor.operation.kind if actor.operation else None,
+        **_board_sections(plan, live),
+        **_device_sections(plan, live),
+        "limits": dict(plan.limits),
+        "sockets": {"monitor": plan.chardev("monitor").path},
+        "log": machines.log_path(plan.name),
+    }
+
+
+def _board_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
+    board = plan.board
+    return {
         "machine": {
             "type": board.machine,
             "accel": board.accel,
@@ -116,6 +126,11 @@ async def status(actor: Actor) -> dict[str, Any]:
             "size": format_size(board.memory),
             "current": format_size(live.get("balloon") or board.memory_current),
         },
+    }
+
+
+def _device_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
+    return {
         "displays": [
             {"protocol": endpoint.protocol, "uri": endpoint.uri}
             for endpoint in plan.display.endpoints
@@ -123,32 +138,31 @@ async def status(actor: Actor) -> dict[str, Any]:
         "view": {"viewer": plan.viewer, "fullscreen": plan.fullscreen},
         "disks": [_disk(disk, live) for disk in plan.disks],
         "drives": [_drive(drive) for drive in plan.drives],
-        "nics": [
-            {
-                "id": nic.id,
-                "model": nic.model,
-                "mac": nic.mac,
-                "address": address(nic.device),
-                "backend": "user" if nic.netdev else "none",
-                "forward": list(nic.forwards),
-            }
-            for nic in plan.nics
-        ],
-        "serials": [
-            {
-                "id": ident,
-                "socket": plan.chardev(f"{ident}-chr").path,
-                "log": machines.console_log_path(plan.name, ident),
-            }
-            for ident in plan.serials
-        ],
+        "nics": [_nic(nic) for nic in plan.nics],
+        "serials": [_serial(plan, ident) for ident in plan.serials],
         "devices": [
             {"id": device.id, "driver": device.driver, "address": address(device)}
             for device in (*plan.controllers, *plan.devices)
         ],
-        "limits": dict(plan.limits),
-        "sockets": {"monitor": plan.chardev("monitor").path},
-        "log": machines.log_path(plan.name),
+    }
+
+
+def _nic(nic: Nic) -> dict[str, Any]:
+    return {
+        "id": nic.id,
+        "model": nic.model,
+        "mac": nic.mac,
+        "address": address(nic.device),
+        "backend": "user" if nic.netdev else "none",
+        "forward": list(nic.forwards),
+    }
+
+
+def _serial(plan: Plan, ident: str) -> dict[str, Any]:
+    return {
+        "id": ident,
+        "socket": plan.chardev(f"{ident}-chr").path,
+        "log": machines.console_log_path(plan.name, ident),
     }
 
 

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
             output.print_text(text)
         return 0
     request = {"command": args.command, "arguments": parse_arguments(args.arguments)}
-    output.print_json(talk.ask_machine("qmp", args.name, request), pretty=not args.json)
+    reply = talk.ask_machine("qmp", args.name, request)
+    output.print_json(reply["return"], pretty=not args.json)
     return 0
 
 

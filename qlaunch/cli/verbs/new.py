@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         )
     text = template(wish)
     loads(text, target)
-    if os.path.lexists(target):
+    if args.force and os.path.lexists(target):
         texts.replace(f"{target}.old", texts.read(target).encode())
         texts.replace(target, text.encode())
     else:

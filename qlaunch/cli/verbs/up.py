@@ -102,7 +102,8 @@ def _report(result: dict[str, Any], args: argparse.Namespace) -> None:
     ways = [f"view: qlaunch view {name}"] if result.get("display") else []
     if result.get("serial", True):
         ways.append(f"console: qlaunch console {name}")
-    output.note("   ".join(("   ", *ways, f"stop: qlaunch down {name}")).rstrip(), quiet=args.quiet)
+    ways.append(f"stop: qlaunch down {name}")
+    output.note(f"    {'   '.join(ways)}", quiet=args.quiet)
 
 
 def print_finding(name: str, finding: dict[str, Any], *, quiet: bool = False) -> None:
