@@ -50,9 +50,12 @@ bench: $(VENV)/.dev ## measure against QEMU with nothing between
 	@tools/bootstrap system demo
 	$(BIN)/python -m tests.bench $(ARGS)
 
-golden: $(VENV)/.dev ## rewrite the golden files; read the diff like code
+golden: $(VENV)/.dev ## rewrite golden files and generated pages; read the diff like code
+	$(BIN)/python -m qlaunch.profile.reference
+	$(BIN)/python -m qlaunch.cli.completion
+	$(BIN)/python -m qlaunch.cli.manpage
 	$(BIN)/pytest --golden -m "not (qemu or kvm or guest or netns or spice or fault or systemd or slow)" $(ARGS)
-	@git status --short -- tests || true
+	@git status --short -- tests docs share || true
 
 install: ## put a stand-alone qlaunch into PREFIX (~/.local)
 	@tools/bootstrap system demo

@@ -133,8 +133,8 @@ def test_a_clone_of_a_file_elsewhere_has_its_disks_at_home_and_its_paths_whole(
 
 def test_a_clone_copies_uefi_variables_and_tpm_state() -> None:
     prerequisites.require("qemu", installed_firmware(), "no UEFI firmware is installed")
-    board = '[machine]\ntype = "q35"\nfirmware = "uefi"\ntpm = true\n'
-    machine(board + DISK.replace("ide", "sata"))
+    board = 'type = "q35"\naccel = "tcg"\nfirmware = "uefi"\nsecure_boot = true\ntpm = true\n'
+    machine(f"[machine]\n{board}" + DISK.replace("ide", "sata"))
     made = qlaunch("argv", "old", "--json").json["options"]
     name = next(n for n in ("nvram.fd", "nvram.qcow2") if any(n in str(each) for each in made))
     if name == "nvram.fd":

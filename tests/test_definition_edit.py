@@ -61,7 +61,7 @@ def test_edit_with_mistakes_changes_nothing_where_nobody_can_be_asked(editor: Pa
 
 
 @pytest.mark.parametrize(
-    ("answers", "text"),
+    "answers, text",
     [
         ("k\n", "schema = 1\nmemroy = 1\n"),
         ("d\n", "schema = 1\n"),

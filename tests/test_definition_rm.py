@@ -73,7 +73,7 @@ def test_rm_without_yes_refuses_where_nobody_can_be_asked(own_place: Path) -> No
     assert before <= set(tree(own_place))
 
 
-@pytest.mark.parametrize(("answer", "status", "there"), [("y\n", 0, False), ("n\n", 6, True)])
+@pytest.mark.parametrize("answer, status, there", [("y\n", 0, False), ("n\n", 6, True)])
 def test_rm_does_what_is_answered_at_a_terminal(answer: str, status: int, there: bool) -> None:
     disk = machine("xp")
     done = at_terminal(answer, "rm", "xp")

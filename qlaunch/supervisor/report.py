@@ -91,7 +91,9 @@ async def status(actor: Actor) -> dict[str, Any]:
     if machine is None:
         return summary
     plan, live = machine.plan, await _live(machine)
+    usage_now = {"memory": summary.pop("memory"), "cpu_percent": summary.pop("cpu")}
     return summary | {
+        "usage": usage_now,
         "uuid": plan.uuid,
         "operation": actor.operation.kind if actor.operation else None,
         **_board_sections(plan, live),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from qlaunch.plan.model import Plan
+    from qlaunch.plan.model import Creation, Plan
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +88,28 @@ def _tell(plan: Plan, args: argparse.Namespace, *, running: bool) -> None:
     """What the command line alone cannot do."""
     if running:
         output.note(f"{plan.name} runs with this; `--next` shows the next start", quiet=args.quiet)
-    missing = [creation.path for creation in plan.creations() if not os.path.exists(creation.path)]
-    for path in missing:
-        output.note(f"`qlaunch up` would make {path} first", quiet=args.quiet)
+    for creation in plan.creations():
+        if not os.path.exists(creation.path):
+            output.note(f"it needs an image first: {_making(creation)}", quiet=args.quiet)
     if plan.tpm:
-        output.note(f"`qlaunch up` would start swtpm with {plan.tpm} first", quiet=args.quiet)
+        output.note(f"it needs a swtpm first, with its state in {plan.tpm}", quiet=args.quiet)
     if not running and not os.path.isdir(plan.places.runtime):
-        output.note(
-            f"its sockets need a folder: mkdir -p -m 700 {shlex.quote(plan.places.runtime)}",
-            quiet=args.quiet,
-        )
+        command = shlex.join(("mkdir", "-p", "-m", "700", plan.places.runtime))
+        output.note(f"its sockets need a folder first: {command}", quiet=args.quiet)
+    output.note(
+        "it waits for `cont` on the monitor before its first instruction (-S)",
+        quiet=args.quiet or running,
+    )
+
+
+def _making(creation: Creation) -> str:
+    """The command that makes an image as a start would."""
+    folder = os.path.dirname(creation.path)
+    words = ["qemu-img", "create", "-f", creation.format]
+    if creation.template:
+        words = ["qemu-img", "convert", "-O", creation.format, creation.template, creation.path]
+        return f"{shlex.join(('mkdir', '-p', folder))} && {shlex.join(words)}"
+    if creation.backing:
+        words += ["-b", creation.backing, "-F", creation.backing_format or "raw"]
+    words += [creation.path] + ([str(creation.size)] if creation.size else [])
+    return f"{shlex.join(('mkdir', '-p', folder))} && {shlex.join(words)}"

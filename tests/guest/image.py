@@ -1,0 +1,129 @@
+"""Builds the guest's initial RAM disk from what Debian installs; nothing is downloaded."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests import prerequisites
+
+HERE = Path(__file__).parent
+# Scripts of ours in /bin of the guest; the kernel starts /init.
+SCRIPTS = ("ask", "net-up", "shutdown", "start-agent", "udhcpc-script")
+# Loaded at each start, in this order, each with what it depends on.
+DRIVERS = (
+    "virtio_pci virtio_blk virtio_net virtio_scsi virtio_console virtio-rng virtio_balloon"
+    " ahci ata_piix sd_mod sr_mod nvme floppy xhci_pci ehci_pci uhci_hcd usb-storage usbhid"
+    " hid-generic 9p 9pnet_virtio isofs e1000 8139cp pcnet32 i6300esb pvpanic-mmio button evdev"
+)
+
+
+@contextmanager
+def built() -> Iterator[Path]:
+    """The initial RAM disk, as a file that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ql-guest-", dir="/tmp") as folder:
+        root, target = Path(folder, "root"), Path(folder, "initrd.img")
+        _lay_out(root)
+        _pack(root, target)
+        shutil.rmtree(root)
+        yield target
+
+
+def _lay_out(root: Path) -> None:
+    for name in ("bin", "dev", "etc/acpi/PWRF", "proc", "sys", "root", "modules"):
+        (root / name).mkdir(parents=True)
+    for link in ("sbin", "usr/bin", "usr/sbin"):
+        (root / link).parent.mkdir(exist_ok=True)
+        (root / link).symlink_to("/bin")
+    _copy("init", root / "init")
+    for script in SCRIPTS:
+        _copy(script, root / "bin" / script)
+    # What busybox's acpid runs when the power button is pressed.
+    (root / "etc/acpi/PWRF/00000080").symlink_to("/bin/shutdown")
+    _install_busybox(root)
+    _install_agent(root)
+    _install_drivers(root)
+
+
+def _copy(name: str, target: Path) -> None:
+    target.write_bytes((HERE / name).read_bytes())
+    target.chmod(0o755)
+
+
+def _install_busybox(root: Path) -> None:
+    busybox = _program("busybox")
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in subprocess.check_output([busybox, "--list"], text=True).split():
+        if not (root / "bin" / applet).exists():
+            (root / "bin" / applet).symlink_to("busybox")
+
+
+def _install_agent(root: Path) -> None:
+    agent = _program("qemu-ga")
+    shutil.copy(agent, root / "bin/qemu-ga")
+    libraries = subprocess.check_output(["ldd", agent], text=True, env={"LC_ALL": "C"})
+    for path in re.findall(r"(?:=>\s+|^\s+)(/\S+) \(0x", libraries, re.MULTILINE):
+        target = root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+
+
+def _install_drivers(root: Path) -> None:
+    """Copy the drivers, unpacked, as /modules/00-NAME.ko and on: `insmod` in that order works."""
+    kernel = prerequisites.kernel()
+    assert kernel
+    folder = Path("/lib/modules", os.path.basename(kernel).removeprefix("vmlinuz-"))
+    needs = _dependencies(folder / "modules.dep")
+    order: list[str] = []
+    for name in DRIVERS.split():
+        path = next((each for each in needs if _module(each) == _module(name)), None)
+        if path is None:  # built into this kernel
+            continue
+        order += [each for each in (*reversed(needs[path]), path) if each not in order]
+    for number, path in enumerate(order):
+        target = root / "modules" / f"{number:02}-{_module(path)}.ko"
+        target.write_bytes(_unpacked(folder / path))
+
+
+def _dependencies(file: Path) -> dict[str, list[str]]:
+    lines = (line.split(":") for line in file.read_text(encoding="utf-8").splitlines())
+    return {path: needs.split() for path, needs in lines}
+
+
+def _module(path: str) -> str:
+    return os.path.basename(path).partition(".")[0].replace("-", "_")
+
+
+def _unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.suffix == ".xz":
+        return lzma.decompress(data)
+    if path.suffix == ".zst":
+        return subprocess.run(["zstd", "-dc"], input=data, check=True, capture_output=True).stdout
+    return data
+
+
+def _pack(root: Path, target: Path) -> None:
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+    with target.open("wb") as file:
+        # Not compressed: an emulated processor would need longer for that than QEMU for reading.
+        subprocess.run(
+            ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet"],
+            cwd=root,
+            input="\n".join(names).encode(),
+            stdout=file,
+            check=True,
+        )
+
+
+def _program(name: str) -> str:
+    path = prerequisites.find_program(name)
+    assert path, f"{name} is not installed"
+    return path
