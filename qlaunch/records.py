@@ -68,7 +68,11 @@ def _read(hint: Any, data: object, where: str) -> object:
     if isinstance(hint, type) and attrs.has(hint):
         return _read_class(hint, data, where)
     if hint is float:
-        return float(_checked(type(data) in (int, float), data, where, hint))  # type: ignore[arg-type]
+        _checked(type(data) in (int, float), data, where, hint)
+        try:
+            return float(typing.cast(float, data))
+        except OverflowError as error:
+            raise RecordError(f"{where}: the number is too large") from error
     return _checked(type(data) is hint, data, where, hint)
 
 
@@ -114,7 +118,6 @@ def _read_class(cls: type, data: object, where: str) -> object:
 
 def _checked(good: bool, data: object, where: str, wanted: object) -> object:
     if not good:
-        raise RecordError(
-            f"{where}: {str(data)[:40]!r} is not {getattr(wanted, '__name__', wanted)}"
-        )
+        said = type(data).__name__ if isinstance(data, list | dict) else repr(str(data)[:40])
+        raise RecordError(f"{where}: {said} is not {getattr(wanted, '__name__', wanted)}")
     return data

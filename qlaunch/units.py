@@ -18,8 +18,15 @@ _SIZE_UNITS = {
     "GB": 1000**3,
     "TB": 1000**4,
 }
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_UNITS = {  # in milliseconds
+    "ms": 1,
+    "s": 1000,
+    "min": 60_000,
+    "h": 3_600_000,
+    "d": 86_400_000,
+}
 MAX_SIZE = 1 << 62
+_MAX_DIGITS = 30  # more is no size and no time, and Python refuses thousands
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -32,8 +39,10 @@ def _split(text: str) -> tuple[str, str]:
     return stripped[:at], stripped[at:].strip()
 
 
-def _scaled(number: str, scale: float | int) -> float | int:
-    return int(number) * scale if "." not in number else float(number) * scale
+def _scaled(number: str, scale: int) -> tuple[int, int]:
+    """`number` times `scale` as numerator and denominator: floats would lose bytes (2.3 kB)."""
+    whole, _, fraction = number.partition(".")
+    return int(whole + fraction) * scale, int(10 ** len(fraction))
 
 
 def parse_size(text: str) -> int:
@@ -49,12 +58,14 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} has no unit; write '{number}MiB' or '{number}GiB'")
     if unit not in _SIZE_UNITS:
         raise ValueError(f"{unit!r} is not a unit of size; use {', '.join(_SIZE_UNITS)}")
-    size = _scaled(number, _SIZE_UNITS[unit])
-    if size != int(size):
+    if len(number) > _MAX_DIGITS:
+        raise ValueError(f"{text!r} has too many digits")
+    above, below = _scaled(number, _SIZE_UNITS[unit])
+    if above % below:
         raise ValueError(f"{text!r} is not a whole number of bytes")
-    if size > MAX_SIZE:
+    if above // below > MAX_SIZE:
         raise ValueError(f"{text!r} is larger than any disk or memory can be")
-    return int(size)
+    return above // below
 
 
 def format_size(size: int) -> str:
@@ -87,24 +98,24 @@ def parse_duration(text: str) -> float:
         raise ValueError(f"{text!r} has no unit; write '{number}s' or '{number}min'")
     if unit not in _DURATION_UNITS:
         raise ValueError(f"{unit!r} is not a unit of time; use {', '.join(_DURATION_UNITS)}")
-    return float(_scaled(number, _DURATION_UNITS[unit]))
+    if len(number) > _MAX_DIGITS:
+        raise ValueError(f"{text!r} has too many digits")
+    above, below = _scaled(number, _DURATION_UNITS[unit])
+    return above / (below * 1000)
 
 
 def format_duration(seconds: float) -> str:
-    """`seconds` as text that `parse_duration` reads back: `90s`, `200ms`, `2h`."""
-    for unit in ("d", "h", "min", "s"):
-        value = seconds / _DURATION_UNITS[unit]
-        if value >= 1 and value == int(value):
-            return f"{int(value)}{unit}"
+    """`seconds` as text that `parse_duration` reads back, to the microsecond: `90s`, `200ms`."""
     milliseconds = seconds * 1000
-    if milliseconds == int(milliseconds):
-        return f"{int(milliseconds)}ms"
-    return f"{seconds:f}s"
+    for unit, scale in reversed(_DURATION_UNITS.items()):
+        if milliseconds >= scale and milliseconds % scale == 0:
+            return f"{int(milliseconds // scale)}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def short_duration(seconds: float) -> str:
     """`seconds` rounded for a table: `3 s`, `12 min`, `4 h`, `9 d`."""
     for unit, limit in (("d", 2 * 86400), ("h", 2 * 3600), ("min", 120)):
         if seconds >= limit:
-            return f"{seconds / _DURATION_UNITS[unit]:.0f} {unit}"
+            return f"{seconds * 1000 / _DURATION_UNITS[unit]:.0f} {unit}"
     return f"{seconds:.0f} s"

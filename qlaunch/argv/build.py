@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from qlaunch.argv import blocks
 from qlaunch.argv.keyval import escape, keyval, to_json
-from qlaunch.plan.model import Chardev, Device, Disk, Drive, Layer, Nic, Plan, Share
+from qlaunch.plan.model import Chardev, Device, Layer, Plan
 
 Option = tuple[str, ...]
 
@@ -52,22 +52,39 @@ def build(plan: Plan, handles: Handles) -> tuple[Option, ...]:
         ("-mon", "chardev=monitor,mode=control"),
         *_backends(plan, handles),
         *_display(plan),
-        *(_device(device) for device in plan.controllers),
-        *_devices(plan),
-        *((argument,) for argument in plan.extra_args),
+        *(_device(device) for device in plan.all_devices()),
+        *_grouped(plan.extra_args),
     )
+
+
+def _grouped(words: tuple[str, ...]) -> Iterator[Option]:
+    """Words as they are, those that go with an option beside it."""
+    option: list[str] = []
+    for word in words:
+        if option and word.startswith("-"):
+            yield tuple(option)
+            option = []
+        option.append(word)
+    if option:
+        yield tuple(option)
 
 
 def scope_prefix(plan: Plan) -> Option:
     """What starts QEMU in a systemd scope of its own, which carries the profile's limits; nothing
-    where no systemd runs. systemd-run execs in place: same pid, same descriptors."""
+    where no systemd runs. systemd-run execs in place: same pid, same descriptors. It first says
+    the scope's name, by which QEMU's failure is told from its own; so it is not --quiet."""
     if plan.scope is None:
         return ()
     limits = [word for name, value in plan.limits.items() for word in ("-p", f"{name}={value}")]
     return (
-        "systemd-run", f"--{plan.scope}", "--scope", "--quiet", "--collect",
-        f"--unit=qlaunch-{plan.name}", "--slice=qlaunch.slice", *limits, "--",
+        "systemd-run", f"--{plan.scope}", "--scope", "--collect",
+        f"--unit={scope_unit(plan)}", "--slice=qlaunch.slice", *limits, "--",
     )  # fmt: skip
+
+
+def scope_unit(plan: Plan) -> str:
+    """The name of the machine's systemd scope."""
+    return f"qlaunch-{plan.name}.scope"
 
 
 def _basics(plan: Plan) -> Iterator[Option]:
@@ -151,9 +168,7 @@ def _chardev(chardev: Chardev, handles: Handles) -> Option:
     if chardev.kind in ("spicevmc", "spiceport"):
         words.append(("name", chardev.name))
         return ("-chardev", keyval(chardev.kind, words))
-    words.append(
-        ("path", chardev.path or f"{chardev.id}.sock") if number is None else ("fd", str(number))
-    )
+    words.append(("path", chardev.path) if number is None else ("fd", str(number)))
     # swtpm is there already and QEMU is its client; for the others QEMU is the server.
     if chardev.kind == "socket":
         words += [("server", "on"), ("wait", "off")]
@@ -195,14 +210,3 @@ def _display(plan: Plan) -> Iterator[Option]:
 
 def _device(device: Device) -> Option:
     return ("-device", to_json({"driver": device.driver, "id": device.id, **device.props}))
-
-
-def _devices(plan: Plan) -> Iterator[Option]:
-    items: tuple[Disk | Drive | Nic | Share, ...] = (
-        *plan.disks,
-        *plan.drives,
-        *plan.nics,
-        *plan.shares,
-    )
-    yield from (_device(item.device) for item in items)
-    yield from (_device(device) for device in plan.devices)

@@ -16,7 +16,7 @@ from qlaunch.plan.notes import Notes
 from qlaunch.profile.model import Profile
 from qlaunch.units import format_size, short_size
 
-_FEATURE = re.compile(r"[+-]?[A-Za-z0-9_.-]+(=[A-Za-z0-9_.-]+)?")
+_FEATURE = re.compile(r"[+-]?\w[\w.-]*|\w[\w.-]*=[\w.-]+", re.ASCII)
 
 
 def machine_type(profile: Profile, facts: Facts, leases: Leases, notes: Notes) -> tuple[str, str]:
@@ -29,6 +29,12 @@ def machine_type(profile: Profile, facts: Facts, leases: Leases, notes: Notes) -
         return asked, wanted
     found = facts.qemu.machine(wanted)
     if found is not None:
+        if not found.name.startswith("pc-"):
+            notes.error(
+                "machine.type",
+                f"'{found.name}' is no PC: qlaunch knows the boards pc (i440fx) and q35",
+                hint='set machine.type = "pc" or "q35"',
+            )
         return asked, found.name
     names = [entry.name for entry in facts.qemu.machines]
     names += [entry.alias for entry in facts.qemu.machines if entry.alias]
@@ -78,7 +84,9 @@ def topology(profile: Profile, notes: Notes) -> Topology:
     cpu = profile.cpu
     threads = cpu.threads or 1
     given = (cpu.sockets or 1) * (cpu.cores or 1) * threads
-    count = cpu.count or given
+    # A base's number of processors makes way for a shape that the profile itself says.
+    shaped = cpu.sockets or cpu.cores or cpu.threads
+    count = given if shaped and profile.from_base("cpu.count") else cpu.count or given
     if cpu.sockets and cpu.cores:
         sockets, cores = cpu.sockets, cpu.cores
     elif cpu.cores:
@@ -117,13 +125,14 @@ def _cpu(draft: Draft, accel: str) -> tuple[str, tuple[str, ...]]:
             hint="leave cpu.model out to get what fits",
         )
         model = "max"
-    for feature in features:
-        if not _FEATURE.fullmatch(feature):
-            draft.notes.error(
-                "cpu.model",
-                f"{feature!r} is not a CPU feature",
-                hint="write MODEL,FEATURE=VALUE or MODEL,+FEATURE",
-            )
+    for key, words in (("cpu.model", features), ("cpu.flags", wish.flags)):
+        for word in words:
+            if not _FEATURE.fullmatch(word):
+                draft.notes.error(
+                    key,
+                    f"{word!r} is not a CPU feature",
+                    hint="write +FEATURE or -FEATURE, and FEATURE=VALUE only after cpu.model",
+                )
     off = draft.facts.host.kvm.cpu_off if accel == "kvm" and model in ("host", "max") else ()
     flags = [*(f"-{feature}" for feature in off), *features, *wish.flags]
     flags += ["-apic"] if draft.profile.machine.apic is False else []
@@ -147,7 +156,7 @@ def _memory(draft: Draft) -> tuple[int, int]:
             f"{format_size(current)} is more than memory.size, {format_size(size)}",
             hint="raise memory.size; it is the most the guest can have",
         )
-    if current != size and wish.balloon is False:
+    if current != size and "balloon0" not in draft.pci.places:
         draft.notes.error(
             "memory.current",
             "a lower current memory needs the balloon",
@@ -180,6 +189,13 @@ def board(draft: Draft, accel: Literal["kvm", "tcg"]) -> Board:
         draft.notes.error(
             "cpu.count", f"machine {found.name} takes at most {found.cpu_max} processors"
         )
+    elif accel == "kvm" and 0 < draft.facts.host.kvm.max_vcpus < shape.cpus:
+        draft.notes.error(
+            "cpu.count",
+            f"this computer's KVM gives a machine at most"
+            f" {draft.facts.host.kvm.max_vcpus} processors",
+            cause="host",
+        )
     return Board(
         machine=draft.machine,
         options=_options(draft, accel),
@@ -199,24 +215,32 @@ def board(draft: Draft, accel: Literal["kvm", "tcg"]) -> Board:
 
 def _options(draft: Draft, accel: str) -> tuple[tuple[str, str], ...]:
     wish = draft.profile.machine
-    secure = bool(wish.secure_boot)
-    smm = wish.smm
-    if smm is None and accel == "kvm" and not draft.facts.host.kvm.smm:
-        smm = False
-    if secure and accel == "kvm" and not draft.facts.host.kvm.smm:
-        draft.notes.error(
-            "machine.secure_boot",
-            "Secure Boot needs system management mode, and this computer's KVM has none",
-            hint='set machine.secure_boot = false, or machine.accel = "tcg" (slow)',
-            cause="host",
-        )
-    elif secure and smm is False:
-        draft.notes.error(
-            "machine.smm", "Secure Boot needs system management mode", hint="leave machine.smm out"
-        )
+    smm = _smm(draft, accel)
     hpet = draft.defaults.hpet if wish.hpet is None else wish.hpet
     options = [("usb", "off"), ("dump-guest-core", "off")]
-    options += [("smm", "on" if smm else "off")] if smm is not None or secure else []
+    options += [] if smm is None else [("smm", "on" if smm else "off")]
     options += [("acpi", "off")] if wish.acpi is False else []
     options += [] if hpet else [("hpet", "off")]
     return tuple(options)
+
+
+def _smm(draft: Draft, accel: str) -> bool | None:
+    """System management mode: on, off, or as QEMU decides."""
+    wish, notes = draft.profile.machine, draft.notes
+    missing = accel == "kvm" and not draft.facts.host.kvm.smm
+    if missing and (wish.secure_boot or wish.smm):
+        key = "secure_boot" if wish.secure_boot else "smm"
+        what = "Secure Boot needs" if wish.secure_boot else "this asks for"
+        notes.error(
+            f"machine.{key}",
+            f"{what} system management mode, and this computer's KVM has none",
+            hint=f'set machine.{key} = false, or machine.accel = "tcg" (slow)',
+            cause="host",
+        )
+    elif wish.secure_boot and wish.smm is False:
+        notes.error(
+            "machine.smm", "Secure Boot needs system management mode", hint="leave machine.smm out"
+        )
+    if missing:
+        return False
+    return True if wish.secure_boot else wish.smm

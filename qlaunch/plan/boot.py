@@ -1,21 +1,19 @@
-"""What the guest starts from: boot indexes now and after the first reset, firmware, TPM."""
+"""What the guest starts from: boot indexes now and after the first reset, a kernel."""
 
 from __future__ import annotations
 
 import difflib
-import fnmatch
-import os
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from qlaunch.facts import Firmware as FirmwareFacts
 from qlaunch.plan.draft import Draft
-from qlaunch.plan.model import BootPlan, Creation, Disk, Drive, Firmware, Layer, Nic
+from qlaunch.plan.model import BootPlan, Device, Disk, Drive, Nic
 from qlaunch.profile.tables import BOOT_KINDS
 
 DEFAULT_ORDER = ("disk", "cdrom", "floppy")
+_FLOPPY_TURN = 1000
+_NEVER = -1
 
 
 @frozen(kw_only=True)
@@ -52,27 +50,90 @@ def network_boot(draft: Draft) -> bool:
     return bool(words & (ids | {"network"}))
 
 
-def order(draft: Draft, candidates: Candidates) -> tuple[list[str], list[str]]:
-    """Device ids in boot order: for the first boot, and from the first reset on."""
-    wish = draft.profile.boot
+@frozen(kw_only=True)
+class Order:
+    """Turns (boot indexes) by profile id: for the first boot, and from the first reset on."""
+
+    first: Mapping[str, int]
+    later: Mapping[str, int]
+    floppies: tuple[str, ...]
+
+    def of_device(self, device: Device) -> Device:
+        """`device` with its boot index."""
+        index = self.first.get(device.id.removesuffix("-dev"))
+        if index is None or device.driver == "floppy":
+            return device
+        return evolve(device, props={**device.props, "bootindex": index})
+
+    def globals(self) -> tuple[tuple[str, str, str], ...]:
+        """QEMU 7.2: a floppy drive has no boot index; its controller, part of the board, has one
+        for each drive."""
+        return tuple(
+            ("isa-fdc", f"bootindex{letter}", str(self.first[ident]))
+            for letter, ident in zip("AB", self.floppies, strict=False)
+            if ident in self.first
+        )
+
+    def changes(self) -> dict[str, int]:
+        """The boot indexes that devices get for all boots after the first; none where they are
+        the same. Who is tried only once gets none (-1)."""
+        if self.first == self.later:
+            return {}
+        gone = (ident for ident in self.first if ident not in self.later)
+        turns = {**dict.fromkeys(gone, _NEVER), **self.later}
+        return {f"{ident}-dev": n for ident, n in turns.items() if ident not in self.floppies}
+
+
+def order(draft: Draft, candidates: Candidates) -> Order:
+    """Who is tried at which turn. A turn is never 0: that is `boot.kernel`'s."""
+    wish, floppies = draft.profile.boot, candidates.kinds["floppy"]
     later = _expand(draft, candidates, wish.order or DEFAULT_ORDER, "boot.order")
-    if not wish.once or once_is_done(draft):
-        return later, later
-    first = _expand(draft, candidates, (wish.once,), "boot.once")
-    if not first and wish.once in BOOT_KINDS:
+    first = later if not wish.once or once_is_done(draft) else _once_first(draft, candidates, later)
+    # The boot index of a floppy cannot be changed while QEMU runs, so the others go around it;
+    # one that is tried only once comes last from then on.
+    anchors = [ident for ident in later if ident in floppies]
+    anchors += [ident for ident in first if ident in floppies and ident not in anchors]
+    later = [*later, *(ident for ident in anchors if ident not in later)]
+    if [ident for ident in first if ident in anchors] != [i for i in anchors if i in first]:
         draft.notes.error(
             "boot.once",
-            f"there is no {wish.once} to boot from",
-            hint=f"add a [[{wish.once}]], or take boot.once out",
+            f"{wish.once} cannot come before the other floppy drive for one boot only",
+            hint="name it first in boot.order too",
         )
-    return [*first, *(ident for ident in later if ident not in first)], later
+    fixed = {ident: (at + 1) * _FLOPPY_TURN for at, ident in enumerate(anchors)}
+    return Order(first=_turns(first, fixed), later=_turns(later, fixed), floppies=floppies)
+
+
+def _once_first(draft: Draft, candidates: Candidates, later: Sequence[str]) -> list[str]:
+    once = draft.profile.boot.once or ""
+    found = _expand(draft, candidates, (once,), "boot.once")
+    if not found and once in BOOT_KINDS:
+        draft.notes.error(
+            "boot.once",
+            f"there is no {once} to boot from",
+            hint=f"add a [[{'nic' if once == 'network' else once}]], or take boot.once out",
+        )
+    return [*found, *(ident for ident in later if ident not in found)]
+
+
+def _turns(ordered: Sequence[str], fixed: Mapping[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    last = 0
+    for ident in ordered:
+        last = fixed.get(ident, last + 1)
+        found[ident] = last
+    return found
 
 
 def once_is_done(draft: Draft) -> bool:
     """Whether the profile's `boot.once` has been used up by an earlier start. One given with
     `--set` counts again each time: the user asks for it now."""
-    said_now = draft.profile.origins.get("boot.once", "").startswith("--set")
-    return draft.leases.once_done == draft.profile.boot.once and not said_now
+    return draft.leases.once_done == draft.profile.boot.once and not once_said_now(draft)
+
+
+def once_said_now(draft: Draft) -> bool:
+    """Whether `boot.once` is the command line's: then leases keep what they know of the file's."""
+    return draft.profile.origins.get("boot.once", "").startswith("--set")
 
 
 def _expand(draft: Draft, candidates: Candidates, words: Sequence[str], key: str) -> list[str]:
@@ -88,114 +149,31 @@ def _expand(draft: Draft, candidates: Candidates, words: Sequence[str], key: str
     return found
 
 
-def boot_plan(draft: Draft, first: Sequence[str], later: Sequence[str]) -> BootPlan:
-    """The boot options; the devices' own boot indexes are put on them by `resolve`."""
-    wish = draft.profile.boot
+def boot_plan(draft: Draft, turns: Order) -> BootPlan:
+    """The boot options; `turns` puts the devices' own boot indexes on them."""
+    wish, later = draft.profile.boot, turns.changes()
     for key in ("kernel", "initrd"):
         path = getattr(wish, key)
-        if path and not draft.facts.image(path).exists:
-            draft.notes.error(f"boot.{key}", f"{path} is not there")
+        facts = draft.facts.image(path) if path else None
+        if facts and (facts.problem or not facts.exists):
+            message = facts.problem or f"{path} is not there"
+            draft.notes.error(f"boot.{key}", message, hint=facts.hint)
     if (wish.initrd or wish.append) and not wish.kernel:
         draft.notes.error(
             "boot.initrd" if wish.initrd else "boot.append",
             "has no effect without boot.kernel",
             hint="set boot.kernel",
         )
-    changes = {f"{ident}-dev": number for number, ident in enumerate(later)}
+    if wish.menu_timeout is not None and not wish.menu:
+        draft.notes.warn(
+            "boot.menu_timeout", "has no effect without boot.menu", hint="set boot.menu = true"
+        )
     return BootPlan(
         menu=bool(wish.menu),
         menu_timeout=wish.menu_timeout,
         kernel=wish.kernel,
         initrd=wish.initrd,
         append=wish.append,
-        once=wish.once if list(first) != list(later) else None,
-        later=changes if list(first) != list(later) else {},
+        once=wish.once if later and not once_said_now(draft) else None,
+        later=later,
     )
-
-
-def firmware(draft: Draft) -> Firmware | None:
-    """The UEFI firmware, chosen from the descriptors that distributions install."""
-    wish = draft.profile.machine
-    if wish.firmware != "uefi":
-        if wish.secure_boot:
-            draft.notes.error(
-                "machine.secure_boot",
-                "Secure Boot needs UEFI",
-                hint='set machine.firmware = "uefi"',
-            )
-        return None
-    secure = bool(wish.secure_boot)
-    if secure and not draft.q35:
-        draft.notes.error(
-            "machine.secure_boot",
-            "Secure Boot needs the q35 board",
-            hint='set machine.type = "q35"',
-        )
-    found = choose(draft.facts.host.firmware, draft.machine, secure=secure)
-    if found is None:
-        what = "UEFI firmware with Secure Boot" if secure else "UEFI firmware"
-        draft.notes.error(
-            "machine.firmware",
-            f"no {what} is installed",
-            hint="on Debian and Ubuntu: sudo apt install ovmf",
-            cause="host",
-        )
-        return None
-    fmt = cast('Literal["qcow2", "raw"]', found.vars_format or "raw")
-    own = wish.nvram or os.path.join(
-        draft.places.data, "nvram.qcow2" if fmt == "qcow2" else "nvram.fd"
-    )
-    create = None
-    if not draft.facts.image(own).exists:
-        create = Creation(path=own, format=fmt, template=found.vars_template, template_format=fmt)
-    code_format = cast('Literal["qcow2", "raw"]', found.code_format)
-    return Firmware(
-        code=Layer(
-            node="firmware",
-            file_node="firmware-file",
-            path=found.code,
-            format=code_format,
-            read_only=True,
-        ),
-        vars=Layer(node="nvram", file_node="nvram-file", path=own, format=fmt),
-        create=create,
-        secure=secure,
-    )
-
-
-def choose(
-    descriptors: Sequence[FirmwareFacts], machine: str, *, secure: bool
-) -> FirmwareFacts | None:
-    """The first descriptor that fits: x86_64, this machine type, and Secure Boot with enrolled
-    keys if asked for; without it one that needs no system management mode. Descriptors come in the
-    order of priority that QEMU's interop/firmware.json lays down."""
-    for entry in descriptors:
-        fits = "x86_64" in entry.architectures and any(
-            fnmatch.fnmatchcase(machine, pattern) for pattern in entry.machines
-        )
-        has_keys = {"secure-boot", "enrolled-keys"} <= entry.features
-        plain = not entry.features & {
-            "requires-smm",
-            "enrolled-keys",
-            "amd-sev",
-            "amd-sev-es",
-            "amd-sev-snp",
-            "intel-tdx",
-        }
-        if fits and entry.vars_template and (has_keys if secure else plain):
-            return entry
-    return None
-
-
-def tpm(draft: Draft) -> str | None:
-    """The folder of the TPM's state; None without a TPM."""
-    if not draft.profile.machine.tpm:
-        return None
-    if draft.facts.host.swtpm is None:
-        draft.notes.error(
-            "machine.tpm",
-            "a TPM needs the program swtpm",
-            hint="on Debian and Ubuntu: sudo apt install swtpm",
-            cause="host",
-        )
-    return os.path.join(draft.places.data, "tpm")

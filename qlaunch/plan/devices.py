@@ -1,20 +1,19 @@
-"""Cards and small devices: video, sound, network, channels, serial ports, shares, the rest."""
+"""Cards and small devices: video, sound, network, shares, the rest."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
-from attrs import Factory, define
-
 from qlaunch.plan.draft import Draft, stable_bytes
-from qlaunch.plan.model import Chardev, Device, Nic, Share
+from qlaunch.plan.lines import channels
+from qlaunch.plan.model import Device, Nic, Share
 from qlaunch.plan.pci import Request
 from qlaunch.profile import devices as wish_of
+from qlaunch.units import format_size
 
 MIB = 1 << 20
-SPICE_AGENT = "com.redhat.spice.0"
-GUEST_AGENT = "org.qemu.guest_agent.0"
 _NICS = {
     "rtl8139": "rtl8139",
     "pcnet": "pcnet",
@@ -23,19 +22,14 @@ _NICS = {
     "virtio": "virtio-net-pci",
 }
 _VIDEOS = {"qxl": "qxl-vga", "std": "VGA", "virtio": "virtio-vga", "cirrus": "cirrus-vga"}
-_WATCHDOGS = {"i6300esb": "i6300esb", "ib700": "ib700"}
 
 
 def video_model(draft: Draft) -> str:
-    """The graphics card: as said; QXL makes way for a plain card where there is no SPICE."""
-    wish = draft.profile.video
-    model = wish.model or "std"
-    if model == "qxl" and "qxl-vga" not in draft.facts.qemu.devices and draft.facts.qemu.devices:
-        return (
-            model
-            if draft.profile.origins.get("video.model", "").partition(":")[0] == draft.profile.file
-            else "std"
-        )
+    """The graphics card: as said; the base's QXL makes way for a plain card where QEMU lacks it."""
+    model = draft.profile.video.model or "std"
+    devices = draft.facts.qemu.devices
+    if model == "qxl" and devices and "qxl-vga" not in devices:
+        return "std" if draft.profile.from_base("video.model") else model
     return model
 
 
@@ -49,7 +43,7 @@ def requests(draft: Draft) -> Iterator[Request]:
         )
     if profile.sound.model in ("ac97", "hda"):
         yield Request(id="sound0", key="sound.address", explicit=profile.sound.address)
-    if _channels(draft):
+    if channels(draft):
         yield Request(id="vser0", key="channel", express=True)
     for nic in profile.nic:
         express = nic_model(draft, nic) in ("virtio", "e1000e")
@@ -71,17 +65,12 @@ def requests(draft: Draft) -> Iterator[Request]:
         yield Request(id="watchdog0", key="machine.watchdog")
 
 
-def _at(draft: Draft, ident: str) -> dict[str, object]:
-    place = draft.pci.places.get(ident)
-    return dict(place.props()) if place else {}
-
-
 def video(draft: Draft) -> Iterator[Device]:
     """The graphics card. QXL's sizes as libvirt gives them: 64 MiB RAM and video memory."""
     wish, model = draft.profile.video, video_model(draft)
     if model == "none":
         return
-    draft.has("video.model", _VIDEOS[model])
+    _check_video(draft, model)
     props: dict[str, object] = {}
     if model == "qxl":
         vgamem = wish.vgamem or 16 * MIB
@@ -97,37 +86,47 @@ def video(draft: Draft) -> Iterator[Device]:
         props = {"vgamem_mb": (wish.vgamem or wish.vram or 16 * MIB) // MIB}
     elif wish.heads:
         props = {"max_outputs": wish.heads}
-    if wish.heads and wish.heads > 1 and model in ("std", "cirrus"):
-        draft.notes.error(
+    yield draft.device("video.model", "video0", _VIDEOS[model], props)
+
+
+def _check_video(draft: Draft, model: str) -> None:
+    wish, notes = draft.profile.video, draft.notes
+    if (wish.heads or 1) > 1 and model in ("std", "cirrus"):
+        notes.error(
             "video.heads", f"a {model} card has one screen", hint='use model = "qxl" or "virtio"'
         )
-    yield Device(id="video0", driver=_VIDEOS[model], props={**props, **_at(draft, "video0")})
+    for name, most in (("vgamem", 512), ("vram", 2048), ("ram", 2048)):
+        size = getattr(wish, name)
+        if size is None:
+            continue
+        if model == "virtio" or (model != "qxl" and name == "ram"):
+            notes.warn(f"video.{name}", f"has no effect on a {model} card", hint="leave it out")
+        elif size % MIB:
+            notes.error(
+                f"video.{name}",
+                f"{format_size(size)} is not a whole number of MiB",
+                hint=f"write '{-(-size // MIB)}MiB'",
+            )
+        elif model == "cirrus" and size not in (4 * MIB, 8 * MIB, 16 * MIB):
+            notes.error(f"video.{name}", "a cirrus card has 4MiB, 8MiB or 16MiB")
+        elif size > (most if model == "qxl" else 512) * MIB:
+            most = most if model == "qxl" else 512
+            notes.error(f"video.{name}", f"a {model} card has at most {format_size(most * MIB)}")
 
 
-def sound(
-    draft: Draft, usb_port: str | None
-) -> tuple[Literal["spice", "none"] | None, tuple[Device, ...]]:
-    """The sound card's devices and the audio backend; without SPICE nobody would hear it."""
+def sound(draft: Draft) -> tuple[Literal["spice", "none"] | None, tuple[Device, ...]]:
+    """The audio backend and the sound card's devices; without SPICE nobody would hear it."""
     model = draft.profile.sound.model or "none"
     if model == "none":
         return None, ()
     backend: Literal["spice", "none"] = "spice" if draft.spice else "none"
-    audio = {"audiodev": "audio0"}
-    if model == "ac97":
-        draft.has("sound.model", "AC97")
-        cards = [Device(id="sound0", driver="AC97", props={**_at(draft, "sound0"), **audio})]
-    elif model == "hda":
-        draft.has("sound.model", "ich9-intel-hda")
-        cards = [
-            Device(id="sound0", driver="ich9-intel-hda", props=_at(draft, "sound0")),
-            Device(
-                id="sound0-codec", driver="hda-duplex", props={"bus": "sound0.0", "cad": 0, **audio}
-            ),
-        ]
-    else:
-        port = {"bus": "usb.0", "port": usb_port} if usb_port else {}
-        cards = [Device(id="sound0", driver="usb-audio", props={**port, **audio})]
-    return backend, tuple(cards)
+    audio: dict[str, object] = {"audiodev": "audio0"}
+    if model != "hda":
+        driver = "AC97" if model == "ac97" else "usb-audio"
+        return backend, (draft.device("sound.model", "sound0", driver, audio),)
+    card = draft.device("sound.model", "sound0", "ich9-intel-hda", {})
+    props = {"bus": "sound0.0", "cad": 0, **audio}
+    return backend, (card, draft.device("sound.model", "sound0-codec", "hda-duplex", props))
 
 
 def nic_model(draft: Draft, wish: wish_of.Nic) -> str:
@@ -163,8 +162,8 @@ def nics(draft: Draft, *, network_boot: bool) -> tuple[Nic, ...]:
 
 def _nic(draft: Draft, wish: wish_of.Nic, *, network_boot: bool) -> Nic:
     model, mac, backend = nic_model(draft, wish), mac_of(draft, wish), wish.backend or "user"
-    draft.has(f"nic.{wish.id}.model", _NICS[model])
-    props: dict[str, object] = {**_at(draft, f"{wish.id}-dev"), "mac": mac}
+    key = f"nic.{wish.id}"
+    props: dict[str, object] = {"mac": mac}
     # Without its boot ROM the firmware starts sooner, and QEMU needs no ROM file that some
     # distributions package apart.
     props |= {} if network_boot else {"romfile": ""}
@@ -178,15 +177,19 @@ def _nic(draft: Draft, wish: wish_of.Nic, *, network_boot: bool) -> Nic:
             netdev["restrict"] = True
     elif wish.forward:
         draft.notes.error(
-            f"nic.{wish.id}.forward",
+            f"{key}.forward",
             "a card without a cable cannot forward ports",
             hint='set backend = "user"',
         )
     for text in wish.forward:
-        _check_forward(draft, f"nic.{wish.id}.forward", text)
-    device = Device(id=f"{wish.id}-dev", driver=_NICS[model], props=props)
+        _check_forward(draft, f"{key}.forward", text)
     return Nic(
-        id=wish.id, model=model, mac=mac, device=device, netdev=netdev, forwards=tuple(wish.forward)
+        id=wish.id,
+        model=model,
+        mac=mac,
+        device=draft.device(f"{key}.model", f"{wish.id}-dev", _NICS[model], props),
+        netdev=netdev,
+        forwards=tuple(wish.forward),
     )
 
 
@@ -208,10 +211,10 @@ def _hostfwd(text: str) -> str:
 
 
 def _check_forward(draft: Draft, key: str, text: str) -> None:
-    protocol, address, port, guest = split_forward(text)
-    if not (0 < port < 65536 and 0 < guest < 65536):
-        draft.notes.error(key, f"{text!r}: ports go from 1 to 65535")
-    if ":" in address:
+    protocol, address, port, _guest = split_forward(text)
+    if not is_address(address):
+        draft.notes.error(key, f"{address!r} is no IP address", hint="such as 127.0.0.1")
+    elif ":" in address:
         draft.notes.error(
             key, f"{text!r}: QEMU's user network forwards IPv4 only", hint="use an IPv4 address"
         )
@@ -229,110 +232,47 @@ def _check_forward(draft: Draft, key: str, text: str) -> None:
         )
 
 
-@define(kw_only=True)
-class Lines:
-    """The virtio-serial channels and serial ports: devices, chardevs and what they are for."""
-
-    devices: list[Device] = Factory(list)
-    chardevs: list[Chardev] = Factory(list)
-    serials: list[str] = Factory(list)
-    agent: str | None = None
-
-
-def _channels(draft: Draft) -> list[tuple[wish_of.Channel, str, str]]:
-    """Channels with their type and name; those for SPICE are left out where there is none."""
-    found = []
-    for wish in draft.profile.channel:
-        kind = wish.type or {SPICE_AGENT: "spicevmc", GUEST_AGENT: "guest-agent"}.get(
-            wish.name or "", "socket" if wish.name else "spicevmc"
-        )
-        name = wish.name or {"spicevmc": SPICE_AGENT, "guest-agent": GUEST_AGENT}.get(
-            kind, f"org.qlaunch.{wish.id}"
-        )
-        if kind == "spicevmc" and not draft.spice:
-            continue
-        found.append((wish, kind, name))
-    return found
-
-
-def lines(draft: Draft) -> Lines:
-    """Channels and serial ports."""
-    out = Lines()
-    channels = _channels(draft)
-    if channels:
-        out.devices.append(
-            Device(id="vser0", driver="virtio-serial-pci", props=_at(draft, "vser0"))
-        )
-    for number, (wish, kind, name) in enumerate(channels, start=1):
-        out.chardevs.append(_channel_chardev(draft, wish.id, kind, name))
-        # With an id of its own the port tells by VSERPORT_CHANGE when the guest opens it.
-        props = {"bus": "vser0.0", "nr": number, "chardev": f"{wish.id}-chr", "name": name}
-        out.devices.append(Device(id=wish.id, driver="virtserialport", props=props))
-        if kind == "guest-agent" and out.agent is None:
-            out.agent = f"{wish.id}-chr"
-    for index, serial in enumerate(draft.profile.serial):
-        if index > 3:
-            draft.notes.error(
-                f"serial.{serial.id}", "a PC has at most four serial ports", hint="take one away"
-            )
-        chardev = f"{serial.id}-chr"
-        out.chardevs.append(_socket(draft, chardev, f"{serial.id}.sock"))
-        out.devices.append(
-            Device(id=serial.id, driver="isa-serial", props={"chardev": chardev, "index": index})
-        )
-        out.serials.append(serial.id)
-    return out
-
-
-def _channel_chardev(draft: Draft, ident: str, kind: str, name: str) -> Chardev:
-    if kind == "spicevmc":
-        # QEMU's SPICE knows the agent's channel as "vdagent"; other ports go by their own name.
-        if name == SPICE_AGENT:
-            return Chardev(id=f"{ident}-chr", kind="spicevmc", name="vdagent")
-        return Chardev(id=f"{ident}-chr", kind="spiceport", name=name)
-    return _socket(draft, f"{ident}-chr", f"{ident}.sock")
-
-
-def _socket(draft: Draft, ident: str, file: str) -> Chardev:
-    return Chardev(id=ident, kind="socket", path=f"{draft.places.runtime}/{file}")
-
-
-def monitors(draft: Draft) -> tuple[Chardev, ...]:
-    """Two QMP monitors: one for the supervisor, one for people and tools (a second client on one
-    monitor hangs for ever)."""
-    return (_socket(draft, "qmp", "qmp.sock"), _socket(draft, "monitor", "monitor.sock"))
+def is_address(text: str) -> bool:
+    """Whether `text` is an IP address of either version."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def shares(draft: Draft) -> tuple[Share, ...]:
     """Folders given to the guest."""
-    found = []
-    for wish in draft.profile.share:
-        path = wish.path or ""
-        facts = draft.facts.image(path)
-        if not facts.exists or facts.format != "directory":
-            draft.notes.error(
-                f"share.{wish.id}.path", f"{path} is no folder", hint="make it, or correct the path"
-            )
-        draft.has(f"share.{wish.id}", "virtio-9p-pci")
-        props = {"fsdev": wish.id, "mount_tag": wish.tag or wish.id, **_at(draft, f"{wish.id}-dev")}
-        device = Device(id=f"{wish.id}-dev", driver="virtio-9p-pci", props=props)
-        found.append(Share(id=wish.id, path=path, read_only=bool(wish.read_only), device=device))
-    return tuple(found)
+    return tuple(_share(draft, wish) for wish in draft.profile.share)
+
+
+def _share(draft: Draft, wish: wish_of.Share) -> Share:
+    path, key = wish.path or "", f"share.{wish.id}"
+    facts = draft.facts.image(path)
+    if not facts.exists or facts.format != "directory":
+        draft.notes.error(
+            f"{key}.path", f"{path} is no folder", hint="make it, or correct the path"
+        )
+    tag = wish.tag or wish.id
+    others = [other.id for other in draft.profile.share if (other.tag or other.id) == tag]
+    if others[0] != wish.id:
+        draft.notes.error(
+            f"{key}.tag", f"{tag!r} is already the mount tag of {others[0]}", hint="use another tag"
+        )
+    props = {"fsdev": wish.id, "mount_tag": tag}
+    device = draft.device(key, f"{wish.id}-dev", "virtio-9p-pci", props)
+    return Share(id=wish.id, path=path, read_only=bool(wish.read_only), device=device)
 
 
 def extras(draft: Draft) -> Iterator[Device]:
     """Random numbers, balloon, watchdog, panic notifier."""
     machine = draft.profile.machine
-    for ident, driver, props in (
-        ("rng0", "virtio-rng-pci", {"rng": "rng0-source"}),
-        ("balloon0", "virtio-balloon-pci", {"deflate-on-oom": True}),
-    ):
-        if ident in draft.pci.places:
-            draft.has("machine", driver)
-            yield Device(id=ident, driver=driver, props={**props, **_at(draft, ident)})
-    if machine.watchdog in _WATCHDOGS:
-        draft.has("machine.watchdog", machine.watchdog)
-        yield Device(id="watchdog0", driver=machine.watchdog, props=_at(draft, "watchdog0"))
+    if machine.rng:
+        yield draft.device("machine.rng", "rng0", "virtio-rng-pci", {"rng": "rng0-source"})
+    if "balloon0" in draft.pci.places:
+        props = {"deflate-on-oom": True}
+        yield draft.device("memory.balloon", "balloon0", "virtio-balloon-pci", props)
+    if machine.watchdog and machine.watchdog != "none":
+        yield draft.device("machine.watchdog", "watchdog0", machine.watchdog, {})
     if machine.panic:
-        draft.has("machine.panic", "pvpanic")
-        yield Device(id="panic0", driver="pvpanic")
+        yield draft.device("machine.panic", "panic0", "pvpanic", {})

@@ -6,6 +6,7 @@ QEMU itself listens on nothing: clients reach qlaunch's sockets and are handed o
 from __future__ import annotations
 
 from qlaunch.facts import Facts
+from qlaunch.plan.devices import is_address
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import Display, Endpoint
 from qlaunch.plan.notes import Notes
@@ -50,6 +51,7 @@ def display(draft: Draft) -> Display:
 
 
 def _tcp(draft: Draft, *, spice: bool, vnc: bool) -> list[Endpoint]:
+    """The endpoints on TCP, each checked."""
     wish, notes = draft.profile.display, draft.notes
     host = wish.listen or "127.0.0.1"
     found = []
@@ -66,39 +68,48 @@ def _tcp(draft: Draft, *, spice: bool, vnc: bool) -> list[Endpoint]:
         if not vnc:
             notes.error("display.vnc_port", "a VNC port without VNC", hint="set display.vnc = true")
     for endpoint in found:
-        key = "display.port" if endpoint.protocol == "spice" else "display.vnc_port"
-        holder = draft.facts.ports_in_use.get(f"tcp/{endpoint.port}")
-        if holder:
-            notes.error(
-                key,
-                f"port {endpoint.port} is taken by {holder}",
-                hint="pick another port, or leave it out for a unix socket",
-                cause="conflict",
-            )
-        if endpoint.port < 1024 and draft.facts.host.uid != 0:
-            notes.error(
-                key,
-                f"port {endpoint.port} is below 1024 and reserved for root",
-                hint="the usual ports are 5900 and up",
-                cause="refused",
-            )
-    if wish.port and wish.port == wish.vnc_port:
-        notes.error("display.vnc_port", f"SPICE and VNC cannot share port {wish.port}")
-    if found and not host.startswith(_LOOPBACK) and wish.password is None:
+        _check_port(draft, endpoint)
+    _check_reach(draft, host, tcp=bool(found))
+    return found
+
+
+def _check_port(draft: Draft, endpoint: Endpoint) -> None:
+    key = "display.port" if endpoint.protocol == "spice" else "display.vnc_port"
+    holder = draft.facts.ports_in_use.get(f"tcp/{endpoint.port}")
+    if holder:
+        draft.notes.error(
+            key,
+            f"port {endpoint.port} is taken by {holder}",
+            hint="pick another port, or leave it out for a unix socket",
+            cause="conflict",
+        )
+    if endpoint.port < 1024 and draft.facts.host.uid != 0:
+        draft.notes.error(
+            key,
+            f"port {endpoint.port} is below 1024 and reserved for root",
+            hint="the usual ports are 5900 and up",
+            cause="refused",
+        )
+
+
+def _check_reach(draft: Draft, host: str, *, tcp: bool) -> None:
+    wish, notes = draft.profile.display, draft.notes
+    if not is_address(host):
+        notes.error("display.listen", f"{host!r} is no IP address", hint="such as 0.0.0.0")
+    if tcp and not host.startswith(_LOOPBACK) and wish.password is None:
         notes.warn(
             "display.listen",
             f"anyone who reaches {host} can use this machine: there is no password",
             hint='set display.password = { file = "..." }, or leave `listen` out and use ssh',
         )
-    if wish.listen and not found:
+    if wish.listen and not tcp:
         notes.warn("display.listen", "has no effect without a port", hint="set display.port")
-    if wish.password and not found:
+    if wish.password and not tcp:
         notes.warn(
             "display.password",
             "has no effect without a port: only you can open the unix socket",
             hint="set display.port, or take the password out",
         )
-    return found
 
 
 def _options(draft: Draft) -> tuple[tuple[str, str], ...]:

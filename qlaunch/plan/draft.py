@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from attrs import define
 
 from qlaunch.facts import Facts
 from qlaunch.plan.guests import GuestDefaults, defaults_of
-from qlaunch.plan.model import Leases, Places
+from qlaunch.plan.model import Device, Leases, Places
 from qlaunch.plan.notes import Notes
 from qlaunch.plan.pci import Pci
+from qlaunch.plan.seats import Seats
 from qlaunch.profile.model import Profile
 
 
@@ -26,6 +28,7 @@ class Draft:
     machine: str
     spice: bool
     pci: Pci
+    seats: Seats
 
     @property
     def name(self) -> str:
@@ -36,12 +39,21 @@ class Draft:
         return self.profile.guest or "other"
 
     @property
+    def arch(self) -> str:
+        return self.profile.machine.arch or "x86_64"
+
+    @property
     def defaults(self) -> GuestDefaults:
         return defaults_of(self.guest)
 
     @property
     def q35(self) -> bool:
         return is_q35(self.machine)
+
+    @property
+    def disk_bus(self) -> str:
+        """Where a disk goes that does not say it."""
+        return self.defaults.q35_bus if self.q35 else self.defaults.disk_bus
 
     def has(self, key: str, driver: str) -> bool:
         """Whether this QEMU has the device `driver`; if not, that is an error at `key`."""
@@ -54,6 +66,18 @@ class Draft:
             cause="host",
         )
         return False
+
+    def device(self, key: str, ident: str, driver: str, props: Mapping[str, object]) -> Device:
+        """The device `ident` with its PCI address or USB port, if it has one.
+
+        A driver that this QEMU does not have is an error at `key`.
+        """
+        self.has(key, driver)
+        where: dict[str, object] = dict(self.pci.props(ident))
+        bus, number = self.seats.given.get(ident, ("", 0))
+        if bus == "usb":
+            where = {"bus": "usb.0", "port": str(number)}
+        return Device(id=ident, driver=driver, props={**props, **where})
 
 
 _PACKAGES = dict.fromkeys(

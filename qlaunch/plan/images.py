@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Literal, cast
 
 from attrs import frozen
@@ -15,6 +16,7 @@ from qlaunch.units import format_size
 
 Format = Literal["qcow2", "raw"]
 MAX_CHAIN = 200
+_SECTOR = 512
 
 
 @frozen(kw_only=True)
@@ -54,7 +56,9 @@ def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
     folder = facts.missing_directory
     if folder and os.path.dirname(facts.path) != draft.places.data:
         draft.notes.error(
-            f"{key}.path", f"the folder {folder} does not exist", hint=f"mkdir -p {folder}"
+            f"{key}.path",
+            f"the folder {folder} does not exist",
+            hint=f"mkdir -p {shlex.quote(folder)}",
         )
 
 
@@ -68,10 +72,29 @@ def _layer(wish: wish_of.Disk, depth: int, path: str, fmt: Format) -> Layer:
 
 def _new(draft: Draft, wish: wish_of.Disk, path: str, fmt: Format) -> Chain:
     """A disk that does not exist yet: what it is made from."""
-    key = f"disk.{wish.id}"
-    template_facts = draft.facts.image(wish.template) if wish.template else None
+    template = draft.facts.image(wish.template) if wish.template else None
+    base = draft.facts.image(wish.backing) if wish.backing else None
+    _check_new(draft, wish, path, fmt)
     below: tuple[Layer, ...] = ()
-    backing_format: Format | None = None
+    if template is not None:
+        _check_source(draft, f"disk.{wish.id}.template", template, wish.size)
+    if base is not None:
+        _check_source(draft, f"disk.{wish.id}.backing", base, wish.size)
+        below = (_layer(wish, 1, base.path, _format_of(base)), *_below(draft, wish, base, 2))
+    create = Creation(
+        path=path,
+        format=fmt,
+        size=wish.size,
+        backing=wish.backing,
+        backing_format=_format_of(base) if base else None,
+        template=wish.template,
+        template_format=_format_of(template) if template else None,
+    )
+    return Chain(layers=(_layer(wish, 0, path, fmt), *below), create=create)
+
+
+def _check_new(draft: Draft, wish: wish_of.Disk, path: str, fmt: Format) -> None:
+    key = f"disk.{wish.id}"
     if wish.backing and wish.template:
         draft.notes.error(
             f"{key}.template", "a new disk is a copy of `template` or stands on `backing`, not both"
@@ -82,41 +105,44 @@ def _new(draft: Draft, wish: wish_of.Disk, path: str, fmt: Format) -> Chain:
             f"{path} is not there and has no size, so it cannot be made",
             hint='add size = "20GiB", or correct the path',
         )
-    if template_facts is not None:
-        _check_source(draft, f"{key}.template", template_facts)
-    if wish.backing:
-        if fmt == "raw":
-            draft.notes.error(
-                f"{key}.backing", "a raw image cannot stand on another", hint='set format = "qcow2"'
-            )
-        base = draft.facts.image(wish.backing)
-        _check_source(draft, f"{key}.backing", base)
-        backing_format = _format_of(base)
-        below = (_layer(wish, 1, wish.backing, backing_format), *_below(draft, wish, base, 2))
-    create = Creation(
-        path=path,
-        format=fmt,
-        size=wish.size,
-        backing=wish.backing,
-        backing_format=backing_format,
-        template=wish.template,
-        template_format=_format_of(template_facts) if template_facts else None,
-    )
-    return Chain(layers=(_layer(wish, 0, path, fmt), *below), create=create)
+    if wish.size and wish.size % _SECTOR:
+        draft.notes.error(
+            f"{key}.size",
+            f"{format_size(wish.size)} is not a whole number of sectors ({_SECTOR} bytes)",
+            hint=f"write '{-(-wish.size // 1024)}KiB'",
+        )
+    if wish.backing and fmt == "raw":
+        draft.notes.error(
+            f"{key}.backing", "a raw image cannot stand on another", hint='set format = "qcow2"'
+        )
+    if draft.facts.host.qemu_img is None and (fmt == "qcow2" or wish.template):
+        draft.notes.error(
+            f"{key}.path",
+            f"{path} is made with qemu-img, which is not installed",
+            hint="on Debian and Ubuntu: sudo apt install qemu-utils",
+            cause="host",
+        )
 
 
 def _format_of(facts: ImageFacts) -> Format:
     return "qcow2" if facts.format == "qcow2" else "raw"
 
 
-def _check_source(draft: Draft, key: str, facts: ImageFacts) -> None:
-    """A template or a backing file must be there and be one of the two formats that run."""
+def _check_source(draft: Draft, key: str, facts: ImageFacts, size: int | None) -> None:
+    """A template or a backing file must be there, be one of the two formats that run, and fit."""
     if facts.problem:
         draft.notes.error(key, facts.problem, hint=facts.hint)
     elif not facts.exists:
         draft.notes.error(key, f"{facts.path} is not there")
     else:
         _check_header(draft, key, facts)
+        if size and facts.virtual_size and size < facts.virtual_size:
+            draft.notes.error(
+                key.rpartition(".")[0] + ".size",
+                f"{format_size(size)} is less than {os.path.basename(facts.path)} has,"
+                f" {format_size(facts.virtual_size)}",
+                hint="leave `size` out, and the disk is as large",
+            )
 
 
 def _check_header(draft: Draft, key: str, facts: ImageFacts) -> None:
@@ -130,7 +156,9 @@ def _check_header(draft: Draft, key: str, facts: ImageFacts) -> None:
         )
     if facts.corrupt:
         draft.notes.error(
-            key, f"{name} is marked corrupt", hint=f"qemu-img check -r all {facts.path}"
+            key,
+            f"{name} is marked corrupt",
+            hint=f"qemu-img check -r all {shlex.quote(facts.path)}",
         )
     if facts.encrypted:
         draft.notes.error(key, f"{name} is encrypted, which is not supported")
@@ -138,7 +166,7 @@ def _check_header(draft: Draft, key: str, facts: ImageFacts) -> None:
         draft.notes.error(
             key,
             f"{name} is a {facts.format} image; only qcow2 and raw can run",
-            hint=f"qemu-img convert -O qcow2 {facts.path} NEW.qcow2",
+            hint=f"qemu-img convert -O qcow2 {shlex.quote(facts.path)} NEW.qcow2",
         )
 
 
@@ -151,7 +179,8 @@ def _check(draft: Draft, key: str, wish: wish_of.Disk, facts: ImageFacts, fmt: F
         draft.notes.error(
             f"{key}.format",
             f'says format = "qcow2", but {name} is {what}',
-            hint=f'set format = "raw", or convert it: qemu-img convert -O qcow2 {name} NEW.qcow2',
+            hint='set format = "raw", or convert it:'
+            f" qemu-img convert -O qcow2 {shlex.quote(facts.path)} NEW.qcow2",
         )
     elif fmt == "raw" and facts.format == "qcow2":
         draft.notes.warn(
@@ -218,7 +247,9 @@ def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tup
         draft.notes.error(
             key,
             f"backing file {path} of {name} is missing" if not facts.problem else facts.problem,
-            hint=facts.hint or "put it back where it was: without it the disk cannot be read",
+            hint=facts.hint
+            if facts.problem
+            else "put it back where it was: without it the disk cannot be read",
         )
         return ()
     _check_header(draft, key, facts)

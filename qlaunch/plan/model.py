@@ -57,7 +57,8 @@ class Device:
 @frozen(kw_only=True)
 class Chardev:
     """One `-chardev`. `socket` is a unix socket that qlaunch binds at `path`; `spicevmc` and
-    `spiceport` lead to the SPICE client as `name`; `tpm` is a socket connected to swtpm."""
+    `spiceport` lead to the SPICE client as `name`; `tpm` is a socket connected to swtpm (`path` is
+    where it would be for a command line by hand)."""
 
     id: str
     kind: Literal["socket", "spicevmc", "spiceport", "tpm"]
@@ -214,7 +215,8 @@ class Board:
 @frozen(kw_only=True)
 class BootPlan:
     """Boot options. `later` is the boot index that devices get once the first boot is under way:
-    it counts from the guest's first reset on (`boot.once`)."""
+    it counts from the guest's first reset on. `once` is the profile's `boot.once` that this start
+    uses up; one said for this start alone (`--set`) is not there, it changes no lease."""
 
     menu: bool = False
     menu_timeout: float | None = None
@@ -270,6 +272,15 @@ class Plan:
         for disk in self.disks:
             yield from disk.layers
         yield from (drive.medium for drive in self.drives if drive.medium)
+
+    def all_devices(self) -> Iterator[Device]:
+        """Every device that is given to QEMU, in an order that it accepts."""
+        yield from self.controllers
+        yield from (disk.device for disk in self.disks)
+        yield from (drive.device for drive in self.drives)
+        yield from (nic.device for nic in self.nics)
+        yield from (share.device for share in self.shares)
+        yield from self.devices
 
     def creations(self) -> Iterator[Creation]:
         """Every image that has to be made before the start, in order."""

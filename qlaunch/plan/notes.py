@@ -23,11 +23,12 @@ class Finding:
     cause: Cause = "profile"
 
     def to_error(self, more: tuple[ProfileError, ...] = ()) -> QlaunchError:
-        """The finding as the exception that `up` raises."""
+        """The finding as the exception that `up` raises, with `more` of them in it."""
         if self.cause == "profile":
             return ProfileError(self.where, self.message, hint=self.hint, more=more)
         error = {"host": HostError, "conflict": ConflictError, "refused": RefusedError}[self.cause]
-        return error(f"{self.where}: {self.message}", hint=self.hint)
+        words = [f"{self.where}: {self.message}", *(f"also {other.message}" for other in more)]
+        return error("\n".join(words), hint=self.hint)
 
     def to_dict(self) -> dict[str, object]:
         return {

@@ -1,21 +1,25 @@
 """Which device sits at which PCI address: decided once, then kept, so that no guest sees it move.
 
-Explicit addresses come first, then leased ones, then preferred ones, then the first that is free.
-On q35 a device that wants hot-plug sits alone behind a root port, on i440fx on the root bus.
+Explicit addresses come first, then leased ones, then preferred ones, then the first that is free;
+what is leased to a device that is gone for now is given away last. On q35 a device that wants
+hot-plug sits alone behind a root port, on i440fx on the root bus.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from attrs import Factory, define, frozen
 
 from qlaunch.plan.model import Device
 from qlaunch.plan.notes import Notes
+from qlaunch.profile.fields import PCI_ADDRESS
 
 SPARE_PORTS = 4
 _PORT_SLOTS = (2, 3, 4)
 _FUNCTIONS = 8
+MAX_PORTS = len(_PORT_SLOTS) * _FUNCTIONS
 
 
 @frozen(kw_only=True)
@@ -47,9 +51,15 @@ class Request:
     express: bool = False
     functions: tuple[int, ...] = (0,)
 
+    def at(self, function: int) -> tuple[int, ...]:
+        """The functions it takes when its address says `function`."""
+        return self.functions if len(self.functions) > 1 else (function,)
 
-def parse(text: str) -> tuple[int, int]:
-    """Slot and function of an address such as `05.0`, `00:09.7` or `1f`."""
+
+def parse(text: str) -> tuple[int, int] | None:
+    """Slot and function of an address such as `05.0`, `00:09.7` or `1f`; None if it is none."""
+    if not re.fullmatch(PCI_ADDRESS["pattern"], text):
+        return None
     slot, _, function = text.removeprefix("00:").partition(".")
     return int(slot, 16), int(function or "0", 8)
 
@@ -64,6 +74,7 @@ class Pci:
     taken: dict[tuple[int, int], str] = Factory(dict)
     ports: dict[int, str] = Factory(dict)
     places: dict[str, Place] = Factory(dict)
+    _kept: frozenset[str] = frozenset()
 
     @property
     def root(self) -> str:
@@ -75,64 +86,103 @@ class Pci:
             self._take(slot, range(_FUNCTIONS), "the board")
 
     def place(self, requests: Iterable[Request]) -> None:
-        """Give every request its address; mistakes go to the notes."""
+        """Give every request its address; mistakes go to the notes. To be called once, with all."""
         wanted = list(requests)
+        keys = {request.id: request.key for request in wanted}
+        self._kept = frozenset(place for name, place in self.leased.items() if name not in keys)
         for attempt in (self._explicit, self._leased, self._preferred, self._free):
             wanted = [request for request in wanted if not attempt(request)]
+        for ident, place in self.places.items():
+            if place.bus == self.root and place.function and (place.slot, 0) not in self.taken:
+                self.notes.error(
+                    keys[ident],
+                    f"the guest finds nothing at {place.slot:02x}.{place.function}"
+                    f" as long as no device is at {place.slot:02x}.0",
+                    hint=f"write '{place.slot:02x}.0'",
+                )
+
+    def props(self, ident: str) -> dict[str, object]:
+        """The properties that put the device called `ident` at its address; none without one."""
+        place = self.places.get(ident)
+        if place is None:
+            return {}
+        found: dict[str, object] = dict(place.props())
+        if place.bus == self.root and place.function == 0 and self._shares_slot(place.slot):
+            found["multifunction"] = True
+        return found
+
+    def _shares_slot(self, slot: int) -> bool:
+        return any((slot, function) in self.taken for function in range(1, _FUNCTIONS))
 
     def _explicit(self, request: Request) -> bool:
         if request.explicit is None:
             return False
-        slot, function = parse(request.explicit)
-        functions = request.functions if len(request.functions) > 1 else (function,)
-        # The south bridge's own USB function is the one part of the board that may be asked for.
-        own = not self.q35 and (slot, functions) == (1, (2,)) and request.id == "usb"
-        holder = None if own else self._holder(slot, functions)
+        address = parse(request.explicit)
+        if address is None:
+            self.notes.error(
+                request.key,
+                f"'{request.explicit}' is not {PCI_ADDRESS['pattern_words']}",
+                hint="leave it out and qlaunch picks a free one",
+            )
+            return False
+        slot, function = address
+        functions = request.at(function)
+        holder = self._holder(request, slot, functions)
         if holder:
             self.notes.error(
                 request.key,
                 f"PCI address {slot:02x}.{function} is already used by {holder}",
-                hint="leave `address` out and qlaunch picks a free one",
+                hint="leave it out and qlaunch picks a free one",
             )
-        elif len(request.functions) > 1 and function != request.functions[-1]:
+        elif len(functions) > 1 and function != functions[-1]:
             self.notes.error(
                 request.key,
-                f"this controller is function {request.functions[-1]} of its slot",
-                hint=f"write '{slot:02x}.{request.functions[-1]}'",
+                f"this controller is function {functions[-1]} of its slot",
+                hint=f"write '{slot:02x}.{functions[-1]}'",
             )
         return self._settle(request, slot, functions)
 
     def _leased(self, request: Request) -> bool:
-        bus, _, address = self.leased.get(request.id, "").partition("/")
-        if not address:
+        bus, _, text = self.leased.get(request.id, "").partition("/")
+        if self.q35 and request.express and bus.startswith("rp"):
+            return self._settle_port(request, _port_number(bus))
+        address = parse(text)
+        if bus != self.root or address is None:
             return False
-        if self.q35 and request.express and bus.startswith("rp") and bus[2:].isdigit():
-            return self._settle_port(request, int(bus[2:]))
-        if bus != self.root:
+        functions = request.at(address[1])
+        if self._holder(request, address[0], functions):
             return False
-        slot, function = parse(address)
-        functions = request.functions if len(request.functions) > 1 else (function,)
-        return not self._holder(slot, functions) and self._settle(request, slot, functions)
+        return self._settle(request, address[0], functions)
 
     def _preferred(self, request: Request) -> bool:
-        if request.preferred is None:
+        address = parse(request.preferred) if request.preferred else None
+        if address is None or self._is_kept(address[0]):
             return False
-        slot, function = parse(request.preferred)
-        functions = request.functions if len(request.functions) > 1 else (function,)
-        own = not self.q35 and (slot, functions) == (1, (2,))
-        if not own and self._holder(slot, functions):
+        functions = request.at(address[1])
+        if self._holder(request, address[0], functions):
             return False
-        return self._settle(request, slot, functions)
+        return self._settle(request, address[0], functions)
 
     def _free(self, request: Request) -> bool:
         if self.q35 and request.express:
-            port = next(n for n in range(len(self.ports) + 1) if n not in self.ports)
-            return self._settle_port(request, port)
+            return self._free_port(request)
         # The first slots are for the graphics card by custom, so they are given away last.
-        for slot in (*range(3, 32), 2, 1):
-            if not any((slot, function) in self.taken for function in range(_FUNCTIONS)):
-                return self._settle(request, slot, request.functions)
+        used = {slot for slot, _function in self.taken}
+        free = [slot for slot in (*range(3, 32), 2, 1) if slot not in used]
+        slots = [slot for slot in free if not self._is_kept(slot)] or free
+        if slots:
+            return self._settle(request, slots[0], request.functions)
         self.notes.error(request.key, "all PCI slots are used", hint="take devices away")
+        return True
+
+    def _free_port(self, request: Request) -> bool:
+        free = [number for number in range(MAX_PORTS) if number not in self.ports]
+        ports = [number for number in free if f"rp{number}/00.0" not in self._kept] or free
+        if ports:
+            return self._settle_port(request, ports[0])
+        self.notes.error(
+            request.key, f"all {MAX_PORTS} root ports are used", hint="take devices away"
+        )
         return True
 
     def _settle(self, request: Request, slot: int, functions: Iterable[int]) -> bool:
@@ -142,7 +192,7 @@ class Pci:
         return True
 
     def _settle_port(self, request: Request, port: int) -> bool:
-        if port in self.ports or port >= len(_PORT_SLOTS) * _FUNCTIONS:
+        if port in self.ports or not 0 <= port < MAX_PORTS:
             return False
         self.ports[port] = request.id
         self.places[request.id] = Place(bus=f"rp{port}", slot=0)
@@ -152,22 +202,30 @@ class Pci:
         for function in functions:
             self.taken.setdefault((slot, function), holder)
 
-    def _holder(self, slot: int, functions: Iterable[int]) -> str | None:
+    def _holder(self, request: Request, slot: int, functions: tuple[int, ...]) -> str | None:
+        # The south bridge's own USB function is the one part of the board that may be asked for.
+        if not self.q35 and (slot, functions) == (1, (2,)) and request.id == "usb":
+            return None
         return next((self.taken[slot, f] for f in functions if (slot, f) in self.taken), None)
+
+    def _is_kept(self, slot: int) -> bool:
+        return any(place.startswith(f"{self.root}/{slot:02x}.") for place in self._kept)
 
     def root_ports(self) -> tuple[Device, ...]:
         """The root ports of q35: those in use and a few for hot-plug. Their number never shrinks
         while leases remember a higher one, so that bus numbers stay."""
         if not self.q35:
             return ()
-        remembered = [
-            int(place[2:].partition("/")[0])
-            for place in self.leased.values()
-            if place.startswith("rp") and place[2:].partition("/")[0].isdigit()
-        ]
+        remembered = [_port_number(place.partition("/")[0]) for place in self.leased.values()]
         highest = max([*self.ports, *remembered], default=-1)
-        count = min(len(_PORT_SLOTS) * _FUNCTIONS, max(len(self.ports) + SPARE_PORTS, highest + 1))
+        count = min(MAX_PORTS, max(len(self.ports) + SPARE_PORTS, highest + 1))
         return tuple(_root_port(number) for number in range(count))
+
+
+def _port_number(bus: str) -> int:
+    """The number of the root port `rp7`; -1 for another bus, or a port that there cannot be."""
+    found = re.fullmatch(r"rp([0-9]{1,2})", bus)
+    return int(found[1]) if found and int(found[1]) < MAX_PORTS else -1
 
 
 def _root_port(number: int) -> Device:

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.usb import controller_of
-from qlaunch.units import short_size
+from qlaunch.units import format_size, short_size
 
 _MAX_XP_MEMORY = 4 << 30
 _OLD = ("windows-xp", "windows-2000")
+_BUSES = {"sata": "SATA", "nvme": "NVMe", "scsi": "SCSI"}  # that XP knows nothing of
 
 
 def check(draft: Draft) -> None:
@@ -88,18 +89,28 @@ def _usb(draft: Draft) -> None:
 
 def _disks(draft: Draft) -> None:
     for disk in draft.profile.disk:
-        if disk.bus in ("sata", "nvme"):
+        if disk.bus in _BUSES:
             draft.notes.warn(
                 f"disk.{disk.id}.bus",
-                f"Windows XP has no driver for {disk.bus} disks and stops with 0x7B",
+                f"Windows XP has no driver for {_BUSES[disk.bus]} disks and stops with 0x7B",
                 hint='set bus = "ide"',
             )
     for drive in draft.profile.cdrom:
-        if drive.bus == "sata":
+        if drive.bus in _BUSES:
             draft.notes.warn(
                 f"cdrom.{drive.id}.bus",
-                "Windows XP has no driver for SATA drives",
+                f"Windows XP has no driver for {_BUSES[drive.bus]} drives",
                 hint='set bus = "ide"',
+            )
+
+
+def _nics(draft: Draft) -> None:
+    for nic in draft.profile.nic:
+        if nic.model == "e1000e":
+            draft.notes.warn(
+                f"nic.{nic.id}.model",
+                "Windows XP has no driver for e1000e",
+                hint='set model = "rtl8139": its driver is on the CD',
             )
 
 
@@ -124,7 +135,7 @@ def _processors(draft: Draft) -> None:
 
 
 _OLD_WINDOWS_RULES: tuple[Callable[[Draft], None], ...] = (
-    _board, _hyperv, _clock, _sound, _usb, _disks, _memory, _processors,
+    _board, _hyperv, _clock, _sound, _usb, _disks, _nics, _memory, _processors,
 )  # fmt: skip
 
 
@@ -143,12 +154,13 @@ def _windows11(draft: Draft) -> None:
 
 
 def _moved_disks(draft: Draft) -> None:
-    """A Windows whose boot disk changes its bus before the driver is in stops with 0x7B."""
+    """A Windows whose boot disk changes its bus before the driver is in stops with 0x7B. Where
+    another disk was on that bus before, Windows has had its chance to install the driver."""
     if not draft.guest.startswith("windows"):
         return
     for disk in draft.profile.disk:
-        before, now = draft.leases.buses.get(disk.id), disk.bus or before_bus(draft)
-        if before and before != now:
+        before, now = draft.leases.buses.get(disk.id), disk.bus or draft.disk_bus
+        if before and before != now and now not in draft.leases.buses.values():
             draft.notes.warn(
                 f"disk.{disk.id}.bus",
                 f"was {before} at the last start, is {now} now: Windows stops with 0x7B"
@@ -156,10 +168,6 @@ def _moved_disks(draft: Draft) -> None:
                 hint=f"start once with a small second disk on {now}, let Windows install"
                 " its driver, then move this one",
             )
-
-
-def before_bus(draft: Draft) -> str:
-    return draft.defaults.q35_bus if draft.q35 else draft.defaults.disk_bus
 
 
 def _limits(draft: Draft) -> None:
@@ -183,5 +191,5 @@ def _limits(draft: Draft) -> None:
         draft.notes.warn(
             "limits.memory",
             "leaves QEMU less than 128 MiB beside the guest's RAM: the kernel may kill it",
-            hint=f"allow {short_size(draft.profile.memory.size + (256 << 20))} or more",
+            hint=f"allow {format_size(draft.profile.memory.size + (256 << 20))} or more",
         )

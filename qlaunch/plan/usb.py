@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import Factory, define
-
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import Chardev, Device
 from qlaunch.plan.pci import Request
+from qlaunch.plan.seats import Seat
 
-_PORTS = {"piix3-uhci": 2, "ich9-ehci1": 6, "xhci": 15}
+PORTS = {"piix3-uhci": 2, "ich9-ehci1": 6, "xhci": 15}
 _USB_INPUTS = ("usb-tablet", "usb-mouse", "usb-kbd")
 
 
@@ -49,126 +48,85 @@ def controllers(draft: Draft) -> Iterator[Device]:
     controller, place = controller_of(draft), draft.pci.places.get("usb")
     if place is None:
         return
-    props = place.props()
     if controller == "xhci":
-        draft.has("usb.controller", "qemu-xhci")
-        yield Device(id="usb", driver="qemu-xhci", props={"p2": 15, "p3": 15, **props})
+        yield draft.device("usb.controller", "usb", "qemu-xhci", {"p2": 15, "p3": 15})
     elif controller == "piix3-uhci":
-        draft.has("usb.controller", "piix3-usb-uhci")
-        yield Device(id="usb", driver="piix3-usb-uhci", props=props)
+        yield draft.device("usb.controller", "usb", "piix3-usb-uhci", {})
     else:
-        draft.has("usb.controller", "ich9-usb-ehci1")
-        slot = f"{place.slot:#x}"
         # Companions first in the list would find no master bus yet, so the EHCI leads.
-        yield Device(
-            id="usb", driver="ich9-usb-ehci1", props={"bus": place.bus, "addr": f"{slot}.0x7"}
-        )
-        for number in (1, 2, 3):
+        yield draft.device("usb.controller", "usb", "ich9-usb-ehci1", {})
+        for number in range(3):
             companion: dict[str, object] = {
                 "masterbus": "usb.0",
-                "firstport": (number - 1) * 2,
+                "firstport": number * 2,
                 "bus": place.bus,
-                "addr": f"{slot}.{number - 1:#x}",
+                "addr": f"{place.slot:#x}.{number:#x}",
             }
-            if number == 1:
+            if number == 0:
                 companion["multifunction"] = True
-            yield Device(id=f"usb-uhci{number}", driver=f"ich9-usb-uhci{number}", props=companion)
+            driver = f"ich9-usb-uhci{number + 1}"
+            yield draft.device("usb.controller", f"usb-uhci{number + 1}", driver, companion)
 
 
-@define(kw_only=True)
-class Ports:
-    """Gives out the controller's ports."""
-
-    draft: Draft
-    taken: dict[int, str] = Factory(dict)
-
-    def reserve(self, key: str, ident: str, text: str | None) -> str | None:
-        """The port said in the profile, kept for `ident` before others choose."""
-        if text is None:
-            return None
-        count = _PORTS.get(controller_of(self.draft), 0)
-        if not text.isdigit() or not 1 <= int(text) <= count:
-            self.draft.notes.error(
-                key,
-                f"{text!r} is no port of this USB controller",
-                hint=f"ports go from 1 to {count}",
-            )
-            return None
-        holder = self.taken.setdefault(int(text), ident)
-        if holder != ident:
-            self.draft.notes.error(
-                key,
-                f"USB port {text} is already used by {holder}",
-                hint="leave it out and qlaunch picks a free one",
-            )
-        return text
-
-    def free(self, key: str, ident: str) -> str | None:
-        """The leased port of `ident` if it is free, else the first free one."""
-        count = _PORTS.get(controller_of(self.draft), 0)
-        leased = self.draft.leases.places.get(ident, "").removeprefix("usb/")
-        options = [int(leased)] if leased.isdigit() else []
-        for port in (*options, *range(1, count + 1)):
-            if port <= count and port not in self.taken:
-                self.taken[port] = ident
-                return str(port)
-        if count:
-            hint = 'use usb.controller = "xhci", or take devices away'
-            self.draft.notes.error(key, f"the USB controller has only {count} ports", hint=hint)
-        else:
-            self.draft.notes.error(
-                key, "there is no USB controller", hint="leave usb.controller out, or set it"
-            )
-        return None
+def _redirect_count(draft: Draft) -> int:
+    """How many slots there are for a client's USB devices; none without SPICE."""
+    return (draft.profile.usb.redirect or 0) if draft.spice else 0
 
 
-def inputs(draft: Draft, ports: Ports) -> tuple[Device, ...]:
-    """Tablets, mice and keyboards; a PS/2 mouse is part of every PC and needs no device."""
-    said = {}
+def seats(draft: Draft) -> Iterator[Seat]:
+    """The USB ports of all devices but the drives."""
     for item in draft.profile.input:
         if (item.model or "usb-tablet") in _USB_INPUTS:
-            said[item.id] = ports.reserve(f"input.{item.id}.address", item.id, item.address)
-    found = []
+            key = f"input.{item.id}"
+            yield Seat(id=item.id, bus="usb", key=key, said=f"{key}.address", explicit=item.address)
+    wanted = draft.profile.usb.redirect_ports
+    for number in range(_redirect_count(draft)):
+        yield Seat(
+            id=f"redir{number}",
+            bus="usb",
+            key="usb.redirect",
+            said="usb.redirect_ports",
+            explicit=str(wanted[number]) if number < len(wanted) else None,
+        )
+    sound = draft.profile.sound
+    if sound.model == "usb":
+        yield Seat(
+            id="sound0",
+            bus="usb",
+            key="sound.model",
+            said="sound.address",
+            explicit=sound.address,
+        )
+
+
+def inputs(draft: Draft) -> Iterator[Device]:
+    """Tablets, mice and keyboards; a PS/2 mouse is part of every PC and needs no device."""
     for item in draft.profile.input:
         model = item.model or "usb-tablet"
-        if model == "ps2-mouse":
-            continue
-        if model in _USB_INPUTS:
-            port = said.get(item.id) or ports.free(f"input.{item.id}", item.id)
-            props: dict[str, object] = {"bus": "usb.0", **({"port": port} if port else {})}
-            found.append(Device(id=item.id, driver=model, props=props))
-        else:
-            place = draft.pci.places.get(item.id)
-            found.append(
-                Device(
-                    id=item.id, driver=f"{model}-pci", props=dict(place.props()) if place else {}
-                )
-            )
-    return tuple(found)
+        if model != "ps2-mouse":
+            driver = model if model in _USB_INPUTS else f"{model}-pci"
+            yield draft.device(f"input.{item.id}.model", item.id, driver, {})
 
 
-def redirections(draft: Draft, ports: Ports) -> tuple[tuple[Chardev, ...], tuple[Device, ...]]:
+def redirections(draft: Draft) -> tuple[tuple[Chardev, ...], tuple[Device, ...]]:
     """The slots for USB devices of a SPICE client, with their chardevs; none without SPICE."""
-    count = draft.profile.usb.redirect or 0
-    if not draft.spice or not count:
-        return (), ()
-    draft.has("usb.redirect", "usb-redir")
-    wanted = draft.profile.usb.redirect_ports
-    if len(wanted) > count:
+    usb = draft.profile.usb
+    if len(usb.redirect_ports) > (usb.redirect or 0):
+        count = len(usb.redirect_ports)
         draft.notes.error(
             "usb.redirect_ports",
-            f"names {len(wanted)} ports for {count} slots",
-            hint=f"set redirect = {len(wanted)}",
+            f"names {count} ports for {usb.redirect or 0} slots",
+            hint=f"set redirect = {count}",
         )
-    said = [
-        ports.reserve("usb.redirect_ports", f"redir{n}", str(port))
-        for n, port in enumerate(wanted[:count])
-    ]
+    if usb.redirect and not draft.spice and not draft.profile.from_base("usb.redirect"):
+        draft.notes.warn(
+            "usb.redirect",
+            "has no effect without SPICE: its client brings the USB devices",
+            hint="set display.spice = true",
+        )
     chardevs, devices = [], []
-    for number in range(count):
-        ident = f"redir{number}"
-        port = said[number] if number < len(said) else ports.free("usb.redirect", ident)
+    for ident in (f"redir{number}" for number in range(_redirect_count(draft))):
         chardevs.append(Chardev(id=f"{ident}-chr", kind="spicevmc", name="usbredir"))
-        props = {"bus": "usb.0", "chardev": f"{ident}-chr", **({"port": port} if port else {})}
-        devices.append(Device(id=ident, driver="usb-redir", props=props))
+        props = {"chardev": f"{ident}-chr"}
+        devices.append(draft.device("usb.redirect", ident, "usb-redir", props))
     return tuple(chardevs), tuple(devices)
