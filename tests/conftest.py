@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -14,6 +15,9 @@ import pytest
 from hypothesis import settings
 
 from tests import leftovers, prerequisites
+from tests.rig import Rig
+from tests.rig import rig as running_rig
+from tests.guest import image, machine
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 _KEPT_VARIABLES = frozenset({"QLAUNCH_REQUIRE", "QLAUNCH_QEMU10"})
@@ -92,6 +96,22 @@ def original_environ() -> Mapping[str, str]:
     return prerequisites.ORIGINAL_ENVIRON
 
 
+@pytest.fixture
+def rig(own_place: Path) -> Iterator[Rig]:
+    """A real supervisor, started when the test first asks it something. It may have no bug."""
+    with running_rig() as here:
+        yield here
+    assert "a bug:" not in here.log(), here.log()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 # ---- prerequisites ------------------------------------------------------------------------------
 
 
@@ -149,6 +169,23 @@ def _path_of_qemu10() -> str:
     prerequisites.require("qemu10", path, "QEMU 10 is not there: tools/fetch-qemu10 brings it")
     assert path
     return path
+
+
+# ---- the Linux guest ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def guest_initrd() -> Iterator[Path]:
+    """The Linux guest's initial RAM disk, made once."""
+    with image.built() as path:
+        yield path
+
+
+@pytest.fixture
+def guest_home(shared_cache: Path) -> Iterator[machine.Home]:
+    """A user of qlaunch for one test with Linux guests."""
+    with machine.home(shared_cache) as user:
+        yield user
 
 
 # ---- golden files -------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ def _no_kvm() -> str:
 def _no_guest() -> str:
     if kernel() is None:
         return "no readable kernel in /boot"
-    missing = [word for word in ("busybox", "cpio", "qemu-ga", "modinfo") if not find_program(word)]
+    words = ("busybox", "cpio", "genisoimage", "ldd", "qemu-ga")
+    missing = [word for word in words if not find_program(word)]
     return f"not installed: {', '.join(missing)}" if missing else _no_qemu()
 
 
@@ -128,7 +129,13 @@ def _no_spice() -> str:
 
 
 def _no_systemd() -> str:
-    return "" if os.path.isdir("/run/systemd/system") else "systemd does not run here"
+    if os.getuid():
+        return "only root can boot a systemd of its own"
+    programs = ("systemd-run", "systemctl", "unshare", "nsenter", "setpriv", "pivot_root", "ip")
+    missing = [word for word in programs if not find_program(word)]
+    if not find_program("dbus-daemon") and not find_program("dbus-broker"):
+        missing.append("dbus-daemon")
+    return f"not installed: {', '.join(missing)}" if missing else _no_qemu()
 
 
 _PROBES: Mapping[str, Callable[[], str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,38 @@ def test_rm_refuses_a_running_machine() -> None:
     machines.save_run("xp", machines.RunRecord(process=process))
     done = qlaunch("rm", "xp", "--yes")
     assert (done.status, "running" in done.err, disk.exists()) == (5, True, True)
+
+
+def test_rm_refuses_while_a_process_has_the_disk_open_whoever_started_it() -> None:
+    disk = machine("xp")
+    with subprocess.Popen(
+        ["qemu-io", "-f", "qcow2", str(disk)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        holder.stdin.write("read 0 512\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        done = qlaunch("rm", "xp", "--yes")
+        holder.stdin.close()
+    assert (done.status, f"pid {holder.pid}" in done.err, disk.exists()) == (5, True, True)
+
+
+def test_rm_believes_no_damaged_note_about_a_running_machine() -> None:
+    machine("xp")
+    (state("xp") / "run.json").write_text("{")
+    with subprocess.Popen(
+        ["qemu-system-x86_64", "-name", "guest=xp", "-S", "-display", "none", "-nodefaults"]
+    ) as qemu:
+        try:
+            for _attempt in range(2):
+                done = qlaunch("rm", "xp", "--yes")
+                assert (done.status, f"pid {qemu.pid}" in done.err) == (5, True)
+        finally:
+            qemu.kill()
 
 
 def test_rm_removes_a_machine_whose_qemu_died_unseen() -> None:

@@ -5,6 +5,7 @@ Starts the supervisor when it is needed and not there. On the thin client's path
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,11 +18,16 @@ from qlaunch.store import paths
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing costs the thin client 3 ms
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, BinaryIO
 
     Progress = Callable[[dict[str, Any]], None]
 
+REPEATABLE = frozenset(
+    {"ps", "status", "up", "down", "kill", "wait", "pause", "resume", "supervisor"}
+)
 _PATH_LIMIT = 107
+# Sixty machines may have to be adopted first, and one of them may not answer.
+START_TIMEOUT = 60.0
 
 
 class Connection:
@@ -42,18 +48,15 @@ class Connection:
 
         Raises: the QlaunchError that the supervisor answered; SessionLostError when it hung up.
         """
-        try:
+        # A request that is too long is refused before it is read to its end: the answer is there.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(words.request(verb, args))
-            while True:
-                reply = json.loads(self._line())
-                if "progress" not in reply:
-                    break
-                if progress:
-                    progress(reply["progress"])
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise SessionLostError(
-                "the supervisor hung up", hint="`qlaunch ps` shows what is so"
-            ) from error
+        while True:
+            reply = json.loads(self._line())
+            if "progress" not in reply:
+                break
+            if progress:
+                progress(reply["progress"])
         if "error" in reply:
             raise from_dict(reply["error"])
         return reply["result"]
@@ -64,14 +67,18 @@ class Connection:
         return rest
 
     def _line(self) -> bytes:
-        while b"\n" not in self._buffer:
-            chunk = self.socket.recv(1 << 16)
+        chunks = [self._buffer]
+        while b"\n" not in chunks[-1]:
+            try:
+                chunk = self.socket.recv(1 << 16)
+            except ConnectionResetError:
+                chunk = b""
             if not chunk:
                 raise SessionLostError(
                     "the supervisor hung up", hint="`qlaunch ps` shows what is so"
                 )
-            self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
+            chunks.append(chunk)
+        line, self._buffer = b"".join(chunks).split(b"\n", 1)
         return line
 
 
@@ -123,8 +130,9 @@ def ask(
         try:
             return connection.ask(verb, args, progress)
         except SessionLostError:
-            # An idle supervisor may end just when we come: it took the connection, not the request.
-            if not start or connect(name) is not None:
+            # It was stopped or killed just when we came. What it began has been undone, or the next
+            # one finds it: to ask again is right for all that says what shall be, not what to do.
+            if not start or verb not in REPEATABLE:
                 raise
     with open_connection(name=name, start=True) as connection:
         return connection.ask(verb, args, progress)
@@ -149,33 +157,57 @@ def start_supervisor() -> None:
     import subprocess
 
     paths.ensure_private(paths.runtime_dir())
-    os.makedirs(paths.state_dir(), exist_ok=True)
     log_path = os.path.join(paths.state_dir(), "supervisor.log")
     ready, tell = os.pipe()
     try:
-        with open(log_path, "ab") as log:
+        with _open_log(log_path) as log:
             started_at = log.tell()
             # -P keeps the current folder off the module path: a stray file there must not be run.
             argv = [sys.executable, "-P", "-m", "qlaunch.supervisor", "--ready-fd", str(tell)]
-            subprocess.Popen(
+            supervisor = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[tell],
                 start_new_session=True, cwd="/",
             )  # fmt: skip
+            # Popen warns of a child that is left running: here that is the purpose.
+            supervisor.returncode = 0
+    except OSError as error:
+        os.close(ready)
+        raise NoSupervisorError(f"the supervisor did not start: {error.strerror}") from error
     finally:
         os.close(tell)
-    with os.fdopen(ready, "rb") as pipe:
-        answer = pipe.read()
-    if answer not in (b"ready", b"held"):
+    if _answer(ready) not in (b"ready", b"held"):
         raise NoSupervisorError(
             f"the supervisor did not start: {_tail(log_path, started_at)}",
             hint=f"its log is {log_path}",
         )
 
 
+def _open_log(path: str) -> BinaryIO:
+    """The supervisor's log; where there can be none (a full disk), it does without."""
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return open(path, "ab")
+    except OSError:
+        return open(os.devnull, "ab")
+
+
+def _answer(ready: int) -> bytes:
+    """What the supervisor says once it listens; nothing when it ends or hangs before."""
+    import select
+
+    with os.fdopen(ready, "rb") as pipe:
+        is_there = select.select([pipe], [], [], START_TIMEOUT)[0]
+        return pipe.read(16) if is_there else b""
+
+
 def _tail(path: str, start: int) -> str:
-    with open(path, "rb") as log:
-        log.seek(start)
-        lines = log.read()[-4096:].decode(errors="replace").strip().splitlines()
+    """The last line of the log after `start`."""
+    try:
+        with open(path, "rb") as log:
+            log.seek(start)
+            lines = log.read()[-4096:].decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
     return lines[-1] if lines else "it said nothing"
 
 

@@ -23,7 +23,8 @@ REQUEST_LIMIT = 1 << 20
 
 def encode(message: dict[str, Any]) -> bytes:
     """`message` as a line."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # ASCII: a path that is not UTF-8 has half surrogate pairs in it, which only \u can say.
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def request(verb: str, args: dict[str, Any]) -> bytes:

@@ -11,12 +11,15 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from qlaunch.errors import HostError
 from qlaunch.host.sockets import connect_unix
 from qlaunch.store.machines import LOG_LIMIT, open_log
 
 RING = 64 << 10
-# Beyond this a client is too slow and is cut off with a word.
+# Beyond this a client is too slow and is cut off.
 CLIENT_BACKLOG = 1 << 20
+# What a client has to read the rest when the port is gone.
+FLUSH_TIME = 5.0
 
 
 class Console:
@@ -25,26 +28,33 @@ class Console:
     def __init__(self, ident: str, log_path: str) -> None:
         self.ident = ident
         self._log_path = log_path
-        self._log = open_log(log_path)
-        self._logged = os.fstat(self._log).st_size
+        self._log = self._logged = -1
+        self._open_log()
         self._ring = bytearray()
         self._clients: set[asyncio.StreamWriter] = set()
         self._port: asyncio.WriteTransport | None = None
         self._ended = False
+        self._takes = asyncio.Event()
+        self._takes.set()
 
     async def connect(self, path: str) -> None:
         """Connect to the port's socket. Raises: NotFoundError when QEMU is gone."""
         sock = await connect_unix(path)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(
-            lambda: _Port(self._received, self._lost), sock=sock
+            lambda: _Port(self._received, self._lost, self._takes), sock=sock
         )
         self._port = transport
 
-    def write(self, data: bytes) -> None:
-        """Type `data` into the port."""
+    @property
+    def connected(self) -> bool:
+        return self._port is not None
+
+    async def write(self, data: bytes) -> None:
+        """Type `data` into the port, and wait while the guest does not read."""
         if self._port is not None and not self._port.is_closing():
             self._port.write(data)
+            await self._takes.wait()
 
     @property
     def backlog(self) -> bytes:
@@ -55,7 +65,7 @@ class Console:
         """Send all output to `client` from now on, the backlog first."""
         client.write(self.backlog)
         if self._ended:
-            client.close()
+            _hang_up(client)
         else:
             self._clients.add(client)
 
@@ -64,12 +74,9 @@ class Console:
 
     def close(self) -> None:
         """End all clients' views and the log."""
-        self._ended = True
         if self._port is not None:
             self._port.abort()
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
+        self._lost()
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
@@ -90,24 +97,49 @@ class Console:
             return
         with contextlib.suppress(OSError):  # a full disk must not stop the guest
             self._logged += os.write(self._log, data)
-            if self._logged > LOG_LIMIT:
-                os.close(self._log)
-                self._log = -1
-                self._log, self._logged = open_log(self._log_path), 0
+        if self._logged > LOG_LIMIT:
+            os.close(self._log)
+            self._open_log()
+
+    def _open_log(self) -> None:
+        """Open the log, if there can be one: the port works without."""
+        try:
+            self._log = open_log(self._log_path)
+        except HostError:
+            self._log = -1
+        else:
+            self._logged = os.fstat(self._log).st_size
 
     def _lost(self) -> None:
         self._ended = True
+        self._takes.set()
         for client in self._clients:
-            client.close()
+            _hang_up(client)
         self._clients.clear()
 
 
+def _hang_up(client: asyncio.StreamWriter) -> None:
+    """Close `client` when it has read what it was sent, or when its time for that is up."""
+    client.close()
+    asyncio.get_running_loop().call_later(FLUSH_TIME, client.transport.abort)
+
+
 class _Port(asyncio.Protocol):
-    def __init__(self, received: Callable[[bytes], None], lost: Callable[[], None]) -> None:
-        self._received, self._gone = received, lost
+    """Our end of the connection; `takes` says whether the port takes more at the moment."""
+
+    def __init__(
+        self, received: Callable[[bytes], None], lost: Callable[[], None], takes: asyncio.Event
+    ) -> None:
+        self._received, self._gone, self._takes = received, lost, takes
 
     def data_received(self, data: bytes) -> None:
         self._received(data)
+
+    def pause_writing(self) -> None:
+        self._takes.clear()
+
+    def resume_writing(self) -> None:
+        self._takes.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone()

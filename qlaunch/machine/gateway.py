@@ -19,6 +19,8 @@ from qlaunch.plan.model import Endpoint
 from qlaunch.qmp.session import Session
 
 ADD_CLIENT_TIMEOUT = 10.0
+# How long nobody is let in when there is no descriptor left for him.
+REST = 1.0
 Say = Callable[[str], None]
 
 
@@ -45,8 +47,12 @@ class Gateway:
     def open(self, session: Session, *, password: bool) -> None:
         """Let clients in from now on."""
         self._session, self._password = session, password
-        loop = asyncio.get_running_loop()
         for endpoint, listener in self._listeners:
+            self._listen(endpoint, listener)
+
+    def _listen(self, endpoint: Endpoint, listener: socket.socket) -> None:
+        if not self._closed:
+            loop = asyncio.get_running_loop()
             loop.add_reader(listener.fileno(), self._knock, endpoint, listener)
 
     def close(self) -> None:
@@ -65,7 +71,14 @@ class Gateway:
     def _knock(self, endpoint: Endpoint, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # Who waits in the queue keeps the listener readable: without a rest we would spin.
+            self._say(f"{endpoint.protocol}: a client could not be let in: {error.strerror}")
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener.fileno())
+            loop.call_later(REST, self._listen, endpoint, listener)
             return
         if endpoint.path and not _is_ours(client):
             self._say(f"{endpoint.protocol}: a client of another user was refused")

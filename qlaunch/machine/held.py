@@ -56,13 +56,9 @@ def running_pid(name: str) -> int | None:
     Raises: ConflictError when the note about it is damaged, so that nobody can tell.
     """
     path = os.path.join(paths.machine_state(name), "run.json")
-    if not os.path.lexists(path):
-        return None
-    record = machines.load_run(name)
-    if record is None:
-        if not os.path.lexists(f"{path}.damaged"):
-            return None  # it ended just now
-        return _by_name(name)
+    record = machines.load_run(name) if os.path.lexists(path) else None
+    if record is None:  # it ended, or the note about it is damaged and was set aside
+        return _by_name(name) if os.path.lexists(f"{path}.damaged") else None
     if record.process is None:  # noted before it was spawned; perhaps it never was
         return _by_name(name)
     try:

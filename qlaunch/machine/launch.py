@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -14,16 +16,23 @@ from attrs import Factory, define, evolve
 from qlaunch import records
 from qlaunch.aio import Spawner, finish, first_of
 from qlaunch.argv import build, scope_prefix
-from qlaunch.errors import HostError, LaunchError, SessionLostError, TimedOutError
+from qlaunch.errors import (
+    HostError,
+    LaunchError,
+    NotFoundError,
+    QlaunchError,
+    SessionLostError,
+    TimedOutError,
+)
 from qlaunch.host.images import create_image
 from qlaunch.host.process import Process
+from qlaunch.machine import scope
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.handles import Opened, open_all
 from qlaunch.machine.log import MachineLog, last_words
-from qlaunch.machine.machine import Machine, ensure_folder
-from qlaunch.machine.secrets import check_password, read_secret
-from qlaunch.machine.stop import end_process
+from qlaunch.machine.machine import Machine, end_process, ensure_folder
+from qlaunch.machine.secrets import check_password, environment_for_qemu, read_secret
 from qlaunch.machine.tpm import start_swtpm
 from qlaunch.plan import Leases, Plan
 from qlaunch.qmp.session import Session
@@ -31,6 +40,8 @@ from qlaunch.store import machines, paths
 from qlaunch.units import format_size
 
 GREETING_TIMEOUT = 30.0
+# How long a QEMU that hung up may take to end.
+LAST_WORDS_TIMEOUT = 10.0
 Step = Callable[[str, str, float], None]
 
 
@@ -46,7 +57,6 @@ class Order:
     paused: bool = False
     environment: Mapping[str, str] = Factory(dict)
     warnings: tuple[Mapping[str, Any], ...] = ()
-    restarts: tuple[float, ...] = ()
     step: Step = lambda step, text, seconds: None
 
 
@@ -63,25 +73,23 @@ async def launch(order: Order) -> Machine:
         log = MachineLog.open(plan.name)
         undo.callback(log.close)
         since = log.position()
-        await _make_images(order, log)
+        await _make_images(order, log, undo)
         password = _password(order)
         _sockets_folder(plan, undo)
         gateway = Gateway(say=log.say, group=order.group)
         undo.callback(gateway.close)
         for endpoint in plan.display.endpoints:
             gateway.bind(endpoint)
-        machine = await _spawn(order, log, gateway, undo)
-        begun = time.monotonic()
-        machine.session = await _greet(machine, since)
-        undo.push_async_callback(machine.session.close)
-        order.step(
-            "qemu", f"pid {machine.process.pid}, {plan.board.accel}", time.monotonic() - begun
-        )
+        machine, record = await _start(order, log, gateway, undo)
         for ident in plan.serials:
             console = Console(ident, machines.console_log_path(plan.name, ident))
             undo.callback(console.close)
             machine.consoles[ident] = console
         await _begin(machine, order, password, since)
+        if order.paused:
+            done = evolve(record, begun=True)
+            await finish(asyncio.to_thread(machines.save_run, plan.name, done))
+        log.say("running" if not order.paused else "paused before its first instruction")
         undo.pop_all()
         return machine
 
@@ -102,16 +110,20 @@ def _sockets_folder(plan: Plan, undo: AsyncExitStack) -> None:
 
 
 def _remove_folder(path: str) -> None:
-    import shutil
-
     shutil.rmtree(path, ignore_errors=True)
 
 
-async def _make_images(order: Order, log: MachineLog) -> None:
+def _remove_if_empty(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+async def _make_images(order: Order, log: MachineLog, undo: AsyncExitStack) -> None:
     """Make the disks and the NVRAM that do not exist yet. They stay when the start fails: a disk
     is the user's wish, and an empty one is made again just so."""
     plan = order.plan
     ensure_folder(plan.places.data)
+    undo.callback(_remove_if_empty, plan.places.data)
     for creation in plan.creations():
         begun = time.monotonic()
         ensure_folder(os.path.dirname(creation.path))
@@ -131,20 +143,57 @@ async def _make_images(order: Order, log: MachineLog) -> None:
         order.step("disk", text, time.monotonic() - begun)
 
 
-async def _spawn(order: Order, log: MachineLog, gateway: Gateway, undo: AsyncExitStack) -> Machine:
+async def _start(
+    order: Order, log: MachineLog, gateway: Gateway, undo: AsyncExitStack
+) -> tuple[Machine, machines.RunRecord]:
+    """QEMU that has greeted; in a scope of its own, or without one and with a warning."""
+
+    async def attempt(plan: Plan) -> tuple[Machine, machines.RunRecord]:
+        begun, since = time.monotonic(), log.position()
+        scope.check_program(plan)
+        async with AsyncExitStack() as mine:
+            machine, record = await _spawn(evolve(order, plan=plan), log, gateway, mine)
+            try:
+                machine.session = await _greet(machine, since)
+            except (LaunchError, TimedOutError):
+                scope.check_entered(plan, log, since)
+                raise
+            mine.push_async_callback(machine.session.close)
+            text = f"pid {machine.process.pid}, {plan.board.accel}"
+            order.step("qemu", text, time.monotonic() - begun)
+            undo.push_async_exit(mine.pop_all())
+        return machine, record
+
+    def without_scope(finding: Mapping[str, Any], seconds: float) -> None:
+        order.warnings = (*order.warnings, finding)
+        log.say(f"warning: {finding['message']}")
+        order.step("scope", "none", seconds)
+
+    return await scope.with_scope(order.plan, attempt, without_scope)
+
+
+async def _spawn(
+    order: Order, log: MachineLog, gateway: Gateway, undo: AsyncExitStack
+) -> tuple[Machine, machines.RunRecord]:
     """Start QEMU. Before that everything is on disk by which another supervisor finds it."""
-    plan, opened, helpers = order.plan, Opened(), []
+    plan, opened = order.plan, Opened()
     undo.callback(opened.close)
     open_all(plan, opened)
+    environment = environment_for_qemu(os.environ, [plan.display.password])
+    helpers = []
     if plan.tpm is not None:
-        helper = start_swtpm(order.swtpm or "swtpm", plan.tpm, opened.pair("tpm-chr"), log.fd)
-        undo.push_async_callback(end_process, helper)
+        theirs = opened.pair("tpm-chr")
+        helper = start_swtpm(order.swtpm or "swtpm", plan.tpm, theirs, log.fd, environment)
+        undo.push_async_callback(_end, helper)
         helpers.append(helper)
     record = machines.RunRecord(
-        started=time.time(), warnings=order.warnings, restarts=order.restarts
+        started=time.time(),
+        warnings=order.warnings,
+        helpers=tuple(records.to_plain(helper.id) for helper in helpers),
     )
-    await asyncio.to_thread(_save, plan, order.leases, record)
-    undo.callback(machines.drop_run, plan.name)
+    undo.callback(_forget, plan.name)
+    # A thread that writes cannot be cancelled: what is undone must not appear again after it.
+    await finish(asyncio.to_thread(_save, plan, order.leases, record))
     argv = [word for option in build(plan, opened.handles) for word in option]
     log.say(
         f"starting {plan.name} with QEMU {plan.qemu_version}"
@@ -155,13 +204,14 @@ async def _spawn(order: Order, log: MachineLog, gateway: Gateway, undo: AsyncExi
         pass_fds=opened.descriptors,
         stdout_fd=log.fd,
         stderr_fd=log.fd,
+        env=scope.environment(plan, environment),
         cwd="/",
     )
-    undo.push_async_callback(end_process, process)
+    undo.push_async_callback(_end, process)
     opened.close()
-    identity = records.to_plain(process.id)
-    await asyncio.to_thread(machines.save_run, plan.name, evolve(record, process=identity))
-    return Machine(
+    record = evolve(record, process=records.to_plain(process.id))
+    await finish(asyncio.to_thread(machines.save_run, plan.name, record))
+    machine = Machine(
         plan=plan,
         log=log,
         process=process,
@@ -170,6 +220,17 @@ async def _spawn(order: Order, log: MachineLog, gateway: Gateway, undo: AsyncExi
         helpers=helpers,
         started=record.started,
     )
+    return machine, record
+
+
+async def _end(process: Process) -> None:
+    # Whoever cancels a start twice must not leave its QEMU behind.
+    await finish(end_process(process))
+
+
+def _forget(name: str) -> None:
+    with contextlib.suppress(HostError):  # the next supervisor will see that nothing runs
+        machines.drop_run(name)
 
 
 def _save(plan: Plan, leases: Leases, record: machines.RunRecord) -> None:
@@ -191,25 +252,30 @@ async def _greet(machine: Machine, since: int) -> Session:
 
     try:
         await first_of(connect(), machine.process.wait())
-    except SessionLostError:
-        # It hung up: it is about to end, and its reason is worth waiting for.
-        await _wait_for_end(machine)
+    except SessionLostError as error:
+        raise await _why_lost(machine, since, error) from None
     except TimedOutError as error:
         raise TimedOutError(
             f"{machine.name}: QEMU (pid {machine.process.pid}) said nothing"
             f" for {GREETING_TIMEOUT:.0f} s",
             hint=f"its output: qlaunch logs {machine.name}",
         ) from error
+    except BaseException:
+        for session in sessions:
+            await session.close()
+        raise
     if not sessions:
         raise _launch_error(machine, since)
     return sessions[0]
 
 
-async def _wait_for_end(machine: Machine) -> None:
+async def _why_lost(machine: Machine, since: int, error: SessionLostError) -> QlaunchError:
+    """QEMU hung up: it is about to end, and its reason is worth waiting for."""
     try:
-        await machine.process.wait(timeout=GREETING_TIMEOUT)
+        await machine.process.wait(timeout=LAST_WORDS_TIMEOUT)
     except TimeoutError:
-        return
+        return error
+    return _launch_error(machine, since)
 
 
 def _launch_error(machine: Machine, since: int) -> LaunchError:
@@ -227,13 +293,6 @@ def _launch_error(machine: Machine, since: int) -> LaunchError:
 async def _begin(machine: Machine, order: Order, password: str | None, since: int) -> None:
     try:
         await machine.begin(paused=order.paused, password=password)
-    except SessionLostError:
-        await _wait_for_end(machine)
-        raise _launch_error(machine, since) from None
-    name = machine.name
-    record = machines.load_run(name)
-    if record is not None:
-        await finish(asyncio.to_thread(machines.save_run, name, evolve(record, begun=True)))
-    else:
-        raise HostError(f"{name}: its run record vanished from {machines.places(name).state}")
-    machine.log.say("running" if not order.paused else "paused before its first instruction")
+    except (SessionLostError, NotFoundError) as error:
+        lost = error if isinstance(error, SessionLostError) else SessionLostError(error.message)
+        raise await _why_lost(machine, since, lost) from None

@@ -12,9 +12,12 @@ from datetime import UTC, datetime
 
 from attrs import define
 
+from qlaunch.errors import HostError
 from qlaunch.store import machines
 
 TAIL = 64 << 10
+# systemd 252, and 254 and later.
+_SCOPE_WORDS = ("Running scope as unit: ", "Running as unit: ")
 
 
 @define
@@ -26,8 +29,18 @@ class MachineLog:
 
     @classmethod
     def open(cls, name: str) -> MachineLog:
+        """The log of the machine `name`. Raises: HostError when it cannot be written."""
         path = machines.log_path(name)
         return cls(path, machines.open_log(path))
+
+    @classmethod
+    def open_if_possible(cls, name: str) -> MachineLog:
+        """As `open`, but without a log where there can be none: a machine that runs needs none."""
+        try:
+            return cls.open(name)
+        except HostError:
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            return cls(machines.log_path(name), nowhere)
 
     def say(self, text: str) -> None:
         """Append a line. A full disk must not stop a machine: the line is then lost."""
@@ -41,10 +54,20 @@ class MachineLog:
 
     def qemu_words(self, since: int) -> list[str]:
         """QEMU's own lines written after `since`, without their time stamps."""
-        with open(self.path, "rb") as file:
-            file.seek(max(since, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-        return [_plain(line) for line in lines if line and " qlaunch: " not in line]
+        return [_plain(line) for line in self._lines(since) if not line.startswith(_SCOPE_WORDS)]
+
+    def scope_words(self, since: int) -> list[str]:
+        """What systemd-run said of the scope it entered, written after `since`."""
+        return [line for line in self._lines(since) if line.startswith(_SCOPE_WORDS)]
+
+    def _lines(self, since: int) -> list[str]:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(max(since, os.fstat(file.fileno()).st_size - TAIL))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return []
+        return [line for line in lines if line and " qlaunch: " not in line]
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -17,8 +17,17 @@ from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.log import MachineLog
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Session
+from qlaunch.store import files
 
 STATUS_TIMEOUT = 2.0
+RESET_TIMEOUT = 10.0
+# Within which the firmware resets the machine again, if it does.
+FIRMWARE_RESET_TIME = 1.0
+# How long swtpm may take to end by itself after QEMU.
+HELPER_TIMEOUT = 2.0
+# For what must not stay after a start that failed.
+TERM_TIMEOUT = 1.0
+KILL_TIMEOUT = 10.0
 
 
 @define(kw_only=True, eq=False)
@@ -56,15 +65,14 @@ class Machine:
             answer: dict[str, Any] = await self.session.execute(
                 "query-status", timeout=STATUS_TIMEOUT
             )
-        except (TimedOutError, SessionLostError):
+        except (TimedOutError, SessionLostError, CommandError):
             return "unresponsive"
         return str(answer["status"])
 
     async def begin(self, *, paused: bool = False, password: str | None = None) -> None:
         """From QEMU's greeting to a running guest: passwords, boot order, balloon, clients, go."""
         session = self.talk()
-        for ident, console in self.consoles.items():
-            await console.connect(self.plan.chardev(f"{ident}-chr").path)
+        await self._connect_consoles()
         if password is not None:
             for protocol in ("spice", "vnc"):
                 if getattr(self.plan.display, protocol):
@@ -75,9 +83,45 @@ class Machine:
         board = self.plan.board
         if board.memory_current < board.memory:
             await self._balloon(session, board.memory_current)
-        self.gateway.open(session, password=self.plan.display.password is not None)
+        self._let_clients_in(session)
         if not paused:
             await session.execute("cont")
+
+    async def reopen(self) -> None:
+        """Serial ports and display clients again, for a QEMU that an earlier supervisor began."""
+        await self._connect_consoles()
+        self._let_clients_in(self.talk())
+
+    async def _connect_consoles(self) -> None:
+        for ident, console in self.consoles.items():
+            if not console.connected:
+                await console.connect(self.plan.chardev(f"{ident}-chr").path)
+
+    def _let_clients_in(self, session: Session) -> None:
+        self.gateway.open(session, password=self.plan.display.password is not None)
+
+    async def reset(self, *, go: bool = False) -> None:
+        """Press the reset button, whatever the policy against reboots says; `go` lets a machine
+        run that was stopped."""
+        session = self.talk()
+        if self.plan.lifecycle.on_reboot == "restart":
+            await self._press_reset(session, go=go)
+            return
+        await session.execute("set-action", {"reboot": "reset"}, timeout=RESET_TIMEOUT)
+        try:
+            with session.expect("RESET", match={"guest": True}) as again:
+                await self._press_reset(session, go=go)
+                # SeaBIOS (1.16, on both boards) resets the machine once more by itself.
+                with contextlib.suppress(TimedOutError):
+                    await again.get(timeout=FIRMWARE_RESET_TIME)
+        finally:
+            with contextlib.suppress(QlaunchError):  # QEMU may be gone by now
+                await session.execute("set-action", {"reboot": "shutdown"}, timeout=RESET_TIMEOUT)
+
+    async def _press_reset(self, session: Session, *, go: bool) -> None:
+        await session.execute("system_reset", timeout=RESET_TIMEOUT)
+        if go:
+            await session.execute("cont", timeout=RESET_TIMEOUT)
 
     async def _boot_order_after_reset(self, session: Session) -> None:
         """Give the devices the boot order that counts from the guest's first reset on.
@@ -99,10 +143,6 @@ class Machine:
         except CommandError as error:
             self.log.say(f"memory stays at its full size: {error.message}")
 
-    def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
     async def close(self) -> None:
         """Let go of everything; the process must have ended, or is left to another supervisor."""
         self.gateway.close()
@@ -115,9 +155,12 @@ class Machine:
         self.process.close()
         self.log.close()
 
-    def remove_sockets(self) -> None:
-        """Remove the folder of sockets of a machine that has ended."""
+    async def clear_away(self) -> None:
+        """Remove what stood around a QEMU that has ended: helpers, sockets."""
+        for helper in self.helpers:
+            await end_process(helper, HELPER_TIMEOUT)
         shutil.rmtree(self.plan.places.runtime, ignore_errors=True)
+        await self.close()
 
 
 def describe_end(machine: Machine, shutdown: str | None, since: int) -> str:
@@ -146,5 +189,23 @@ async def quietly(machine: Machine, command: str, timeout: float) -> bool:
 
 
 def ensure_folder(path: str) -> None:
-    """Make a folder of ours, private."""
-    os.makedirs(path, mode=0o700, exist_ok=True)
+    """Make a folder of ours, private. Raises: HostError."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise files.no_write(path, error) from error
+
+
+async def end_process(process: Process, patience: float = 0.0) -> None:
+    """See to it that `process` ends: by itself within `patience`, by TERM, by KILL."""
+    steps = ((None, patience), (signal.SIGTERM, TERM_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT))
+    try:
+        for number, seconds in steps:
+            if process.ended:
+                return
+            if number is not None:
+                process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                await process.wait(timeout=seconds)
+    finally:
+        process.close()

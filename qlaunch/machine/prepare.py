@@ -52,7 +52,7 @@ async def prepare(path: str, *, name: str | None = None, overrides: Sequence[str
 async def look(profile: Profile, places: Places) -> Facts:
     """All facts that a plan for `profile` needs."""
     wanted = list(_images(profile, places))
-    if not os.path.isdir(places.data):
+    if not os.path.isdir(places.data):  # noqa: ASYNC240 -- our own folder, not one of the user's
         # The machine's own folder is made at its first start: nothing is in it yet.
         wanted = [entry for entry in wanted if os.path.dirname(entry[0]) != places.data]
     facts = await gather(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from attrs import evolve, frozen
 
 from qlaunch.errors import ConflictError, HostError
+from qlaunch.host.image_facts import image_facts
 from qlaunch.machine.files import Definition, Entry, inventory, is_outside, needed
 from qlaunch.store import files, paths
 
@@ -29,7 +30,7 @@ class Removal:
 def plan_removal(machine: Definition, *, keep_disks: bool, all_disks: bool) -> Removal:
     """Decide about every file of `machine`. Nothing is touched.
 
-    Raises: ConflictError when another profile builds on this one.
+    Raises: ConflictError when another profile builds on this one or a process has a disk open.
     """
     stays = {}
     for entry in (entries := inventory(machine)):
@@ -48,6 +49,7 @@ def plan_removal(machine: Definition, *, keep_disks: bool, all_disks: bool) -> R
             f"{machine.file} cannot be removed: {reasons[machine.file]}",
             hint="take it out of `extends` there first",
         )
+    _refuse_open([path for path in files if path not in reasons])
     decided = [
         evolve(entry, keep=stays[entry.path] or reasons.get(entry.path)) for entry in entries
     ]
@@ -56,6 +58,14 @@ def plan_removal(machine: Definition, *, keep_disks: bool, all_disks: bool) -> R
         remove=tuple(entry for entry in decided if not entry.keep),
         keep=tuple(entry for entry in decided if entry.keep),
     )
+
+
+def _refuse_open(paths_to_go: list[str]) -> None:
+    """Nothing, when no QEMU has one of the images open, whoever started it."""
+    for path in paths_to_go:
+        holder = image_facts(path, want_write=True).holder
+        if holder is not None:
+            raise ConflictError(f"{path} is in use by {holder}", hint="stop that process first")
 
 
 def _kept_profile(path: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from qlaunch.errors import HostError
 from qlaunch.profile.tables import Secret
@@ -21,6 +21,8 @@ def read_secret(secret: Secret, environment: Mapping[str, str], *, what: str) ->
     if secret.env is not None:
         if secret.env not in environment:
             raise HostError(f"{what}: the environment variable {secret.env} is not set")
+        if not environment[secret.env]:
+            raise HostError(f"{what}: the environment variable {secret.env} is empty")
         return environment[secret.env]
     path = secret.file or ""
     if secret.systemd_credential is not None:
@@ -52,3 +54,23 @@ def check_password(password: str, *, what: str) -> str:
             f"{what}: longer than {LONGEST_PASSWORD} bytes: nobody could log in with it"
         )
     return password
+
+
+# What QEMU and its helpers may want to know of their surroundings.
+_KEPT = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"}
+)
+_KEPT_KINDS = ("LC_", "XDG_", "DBUS_", "QEMU_", "SPICE_", "G_", "MESA_", "LIBGL_", "QLAUNCH_")
+
+
+def environment_for_qemu(
+    environment: Mapping[str, str], secrets: Iterable[Secret | None]
+) -> dict[str, str]:
+    """The part of `environment` that QEMU gets: what was in the shell that happened to start the
+    supervisor is nobody's business for days, and a secret never is."""
+    hidden = {secret.env for secret in secrets if secret is not None}
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in _KEPT or name.startswith(_KEPT_KINDS)) and name not in hidden
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 
@@ -37,29 +38,26 @@ async def ask_to_stop(machine: Machine, timeout: float, step: Step) -> bool:
 
 async def _ask_until_gone(machine: Machine, step: Step) -> None:
     state = await machine.run_state()
-    if state in ("prelaunch", "shutdown", "guest-panicked", "internal-error", "unresponsive"):
+    if state in ("prelaunch", "shutdown", "guest-panicked", "internal-error"):
         # Nobody is there to hear: a guest that has not begun, or that has ended already.
         step("quit", f"the guest is {state}; QEMU is told to quit")
         await force(machine, step)
         return
-    if state != "running":
+    if state not in ("running", "unresponsive"):
         await quietly(machine, "cont", POWERDOWN_TIMEOUT)
-    if await _agent_shutdown(machine):
+    if state != "unresponsive" and await _agent_shutdown(machine):
         step("agent", "the guest agent was asked to shut down")
         if await _gone(machine, PRESS_AGAIN):
             return
     presses = 0
-    while True:
-        if (
-            not await quietly(machine, "system_powerdown", POWERDOWN_TIMEOUT)
-            and machine.session is None
-        ):
-            await machine.process.wait()
-            return
-        presses += 1
-        step("button", f"power button pressed{f' ({presses} times)' if presses > 1 else ''}")
-        if await _gone(machine, PRESS_AGAIN):
-            return
+    while not machine.process.ended:
+        if await quietly(machine, "system_powerdown", POWERDOWN_TIMEOUT):
+            presses += 1
+            times = f" ({presses} times)" if presses > 1 else ""
+            step("button", f"power button pressed{times}")
+        elif not machine.process.ended:
+            step("wait", f"QEMU (pid {machine.process.pid}) does not answer")
+        await _gone(machine, PRESS_AGAIN)
 
 
 async def _agent_shutdown(machine: Machine) -> bool:
@@ -89,36 +87,32 @@ async def _gone(machine: Machine, seconds: float) -> bool:
 
 
 async def force(machine: Machine, step: Step) -> None:
-    """End QEMU: `quit` (it flushes its images), TERM, KILL.
+    """End QEMU: `quit` (it flushes its images), TERM, KILL. One that does not answer is not asked.
 
     Raises: TimedOutError when even KILL does not end it (a dead disk can do that).
     """
-    if machine.session is not None and not machine.process.ended:
+    if machine.process.ended:
+        return
+    if await machine.run_state() != "unresponsive":
         step("quit", "QEMU is told to quit")
         await quietly(machine, "quit", QUIT_TIMEOUT)
         if await _gone(machine, QUIT_TIMEOUT):
             return
+    await force_process(machine.process, machine.name, step)
+
+
+async def force_process(process: Process, name: str, step: Step) -> None:
+    """End a QEMU of which nothing but the process is known: TERM, KILL. Raises: TimedOutError."""
     for number, seconds in ((signal.SIGTERM, TERM_TIMEOUT), (signal.SIGKILL, KILL_TIMEOUT)):
-        step(number.name, f"{number.name} sent to QEMU")
-        machine.signal(number)
-        if await _gone(machine, seconds):
+        if process.ended:
             return
-    raise TimedOutError(
-        f"{machine.name}: QEMU (pid {machine.process.pid}) does not end, not even by SIGKILL",
-        hint="the kernel holds it, usually for a disk or network file system that does not answer",
-    )
-
-
-async def end_process(process: Process) -> None:
-    """End a process that must not stay: TERM, then KILL. For the way back out of a failed start."""
-    try:
-        for number, seconds in ((signal.SIGTERM, 1.0), (signal.SIGKILL, KILL_TIMEOUT)):
-            if process.ended:
-                return
-            process.send_signal(number)
-            try:
-                await process.wait(timeout=seconds)
-            except TimeoutError:
-                continue
-    finally:
-        process.close()
+        step(number.name, f"{number.name} sent to QEMU")
+        process.send_signal(number)
+        with contextlib.suppress(TimeoutError):
+            await process.wait(timeout=seconds)
+    if not process.ended:
+        raise TimedOutError(
+            f"{name}: QEMU (pid {process.pid}) does not end, not even by SIGKILL",
+            hint="the kernel holds it, usually for a disk or network file system that does not"
+            " answer",
+        )

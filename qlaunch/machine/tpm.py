@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 from qlaunch.errors import HostError
 from qlaunch.host.process import Process
 
 
-def start_swtpm(program: str, folder: str, control: socket.socket, log_fd: int) -> Process:
+def start_swtpm(
+    program: str,
+    folder: str,
+    control: socket.socket,
+    log_fd: int,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
     """Start swtpm on the state in `folder`, controlled over `control` (its end of the pair).
 
     It ends by itself when QEMU, which holds the other end, is gone.
@@ -22,7 +29,10 @@ def start_swtpm(program: str, folder: str, control: socket.socket, log_fd: int) 
         raise HostError(f"cannot make {folder}: {error.strerror}") from error
     number = control.fileno()
     argv = [
-        program, "socket", "--tpm2", "--tpmstate", f"dir={folder},mode=0600",
+        program, "socket", "--tpm2", "--tpmstate", "dir=.,mode=0600",
         "--ctrl", f"type=unixio,clientfd={number}", "--terminate", "--flags", "startup-none",
     ]  # fmt: skip
-    return Process.spawn(argv, pass_fds=[number], stdout_fd=log_fd, stderr_fd=log_fd)
+    # By its working directory: swtpm has no way to say a folder with a comma in its name.
+    return Process.spawn(
+        argv, pass_fds=[number], stdout_fd=log_fd, stderr_fd=log_fd, env=environment, cwd=folder
+    )

@@ -15,6 +15,9 @@ from typing import Any
 
 from qlaunch.errors import BusyError, HostError
 
+_TEMPORARY = ".tmp-"
+DAMAGED = ".damaged"
+
 
 def sync_dir(path: str) -> None:
     """Make what was renamed or removed in the folder `path` last."""
@@ -25,13 +28,15 @@ def sync_dir(path: str) -> None:
         os.close(handle)
 
 
-def write_bytes(path: str, data: bytes, *, mode: int = 0o600) -> None:
+def write_bytes(path: str, data: bytes, *, mode: int = 0o600, lasting: bool = True) -> None:
     """Put `data` at `path`: temporary file, fsync, rename, fsync of the folder.
 
-    Raises: HostError that names the file system when there is no space.
+    What need not be `lasting` may be the old file again after a power cut, but never half a one.
+
+    Raises: HostError that says what to do when there is no space.
     """
     folder = os.path.dirname(path)
-    temporary = f"{path}.tmp-{os.getpid()}"
+    temporary = f"{path}{_TEMPORARY}{os.getpid()}"
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -45,15 +50,30 @@ def write_bytes(path: str, data: bytes, *, mode: int = 0o600) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_dir(folder)
+        if lasting:
+            sync_dir(folder)
     except OSError as error:
-        hint = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise HostError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+        raise no_write(path, error) from error
 
 
-def write_json(path: str, data: object) -> None:
+def no_write(path: str, error: OSError) -> HostError:
+    """What it means that `path` could not be written, in words."""
+    hint = "free some space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    return HostError(f"cannot write {path}: {error.strerror}", hint=hint)
+
+
+def sweep(folder: str) -> None:
+    """Remove what writers that were killed have left in `folder`, where nobody writes now."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if _TEMPORARY in name:
+                os.unlink(os.path.join(folder, name))
+
+
+def write_json(path: str, data: object, *, lasting: bool = True) -> None:
     """`write_bytes` of `data` as JSON."""
-    write_bytes(path, json.dumps(data, ensure_ascii=False, indent=1).encode() + b"\n")
+    # ASCII: a path that is not UTF-8 has half surrogate pairs in it, which only \u can say.
+    write_bytes(path, json.dumps(data, indent=1).encode() + b"\n", lasting=lasting)
 
 
 def read_json(path: str) -> Any | None:
@@ -77,14 +97,19 @@ def read_json(path: str) -> Any | None:
 def set_aside(path: str) -> None:
     """Rename a damaged file so that it is out of the way and not lost."""
     with contextlib.suppress(OSError):
-        os.rename(path, f"{path}.damaged")
+        os.rename(path, f"{path}{DAMAGED}")
 
 
-def remove(path: str) -> None:
-    """Remove the file `path` for good; it may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
+def remove(path: str, *, lasting: bool = True) -> None:
+    """Remove the file `path`; it may be gone already. Raises: HostError."""
+    try:
         os.unlink(path)
-        sync_dir(os.path.dirname(path))
+        if lasting:
+            sync_dir(os.path.dirname(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(f"cannot remove {path}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -105,21 +130,38 @@ def take_lock(path: str, *, what: str) -> int:
 
     Raises: BusyError, HostError.
     """
+    while True:
+        handle = _open_lock(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            break
+        # `rm` removes the file while it holds it: a lock on a file without a name is no lock.
+        if _is_there(path, handle):
+            with contextlib.suppress(OSError):  # a full disk must not keep a lock from being one
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
+            return handle
+        os.close(handle)
+    holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
+    os.close(handle)
+    by = f" by process {holder}" if holder.isdigit() else ""
+    raise BusyError(f"{what} is held{by}", hint="another qlaunch works on it; `qlaunch ps` shows")
+
+
+def _open_lock(path: str) -> int:
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HostError(f"cannot lock {path}: {error.strerror}") from error
+
+
+def _is_there(path: str, handle: int) -> bool:
+    """Whether `path` still is the file that `handle` has open."""
+    ours = os.fstat(handle)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
-        os.close(handle)
-        by = f" by process {holder}" if holder.isdigit() else ""
-        raise BusyError(
-            f"{what} is held{by}", hint="another qlaunch works on it; `qlaunch ps` shows"
-        ) from None
-    with contextlib.suppress(OSError):  # a full disk must not keep a lock from being a lock
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-    return handle
+        named = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)

@@ -6,17 +6,19 @@ In `<state>/machines/NAME/`: `leases.json` (for good), `plan.json` (the last sta
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from qlaunch import records
 from qlaunch.plan.model import PLAN_VERSION, Leases, Places, Plan
 from qlaunch.store import files, paths
 
 T = TypeVar("T")
+LEASES_VERSION = 1
 RUN_VERSION = 1
 LOG_LIMIT = 1 << 20
 
@@ -25,7 +27,9 @@ LOG_LIMIT = 1 << 20
 class RunRecord:
     """The QEMU of a machine: written before it is spawned (`process` still None), completed after.
 
-    `process` is the plain data of a `host.process.ProcessId`. Times are seconds since the epoch.
+    `process` and `helpers` (swtpm) are the plain data of a `host.process.ProcessId`; `started` is
+    in seconds since the epoch. `begun` is said of a start with `--paused` that is complete: any
+    other machine that has not executed an instruction was cut off in the middle of its start.
     """
 
     version: int = RUN_VERSION
@@ -34,7 +38,6 @@ class RunRecord:
     helpers: tuple[Mapping[str, Any], ...] = ()
     begun: bool = False
     warnings: tuple[Mapping[str, Any], ...] = ()
-    restarts: tuple[float, ...] = field(default=())
 
 
 def places(name: str) -> Places:
@@ -62,13 +65,25 @@ def running_names() -> list[str]:
 def lock(name: str) -> int:
     """The machine's lock as a descriptor; whoever starts, hosts or changes it holds it.
 
-    Raises: BusyError.
+    Raises: BusyError, HostError.
     """
-    return files.take_lock(_file(name, "lock"), what=f"machine {name}")
+    handle = files.take_lock(_file(name, "lock"), what=f"machine {name}")
+    files.sweep(paths.machine_state(name))
+    return handle
+
+
+def damaged(name: str) -> list[str]:
+    """The machine's files that could not be understood and were set aside."""
+    folder = paths.machine_state(name)
+    try:
+        listed = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [os.path.join(folder, entry) for entry in listed if entry.endswith(files.DAMAGED)]
 
 
 def load_leases(name: str) -> Leases:
-    return _load(Leases, _file(name, "leases.json")) or Leases()
+    return _load(Leases, _file(name, "leases.json"), LEASES_VERSION) or Leases()
 
 
 def save_leases(name: str, leases: Leases) -> None:
@@ -78,8 +93,7 @@ def save_leases(name: str, leases: Leases) -> None:
 
 def load_plan(name: str) -> Plan | None:
     """The plan of the machine's last start; None when there was none or it is damaged."""
-    plan = _load(Plan, _file(name, "plan.json"))
-    return plan if plan is not None and plan.version <= PLAN_VERSION else None
+    return _load(Plan, _file(name, "plan.json"), PLAN_VERSION)
 
 
 def save_plan(plan: Plan) -> None:
@@ -87,16 +101,13 @@ def save_plan(plan: Plan) -> None:
 
 
 def load_run(name: str) -> RunRecord | None:
-    return _load(RunRecord, _file(name, "run.json"))
+    """The record of a QEMU that may be alive; None when there is none or it is damaged."""
+    return _load(RunRecord, _file(name, "run.json"), RUN_VERSION)
 
 
 def save_run(name: str, record: RunRecord) -> None:
-    files.write_json(_file(name, "run.json"), records.to_plain(record))
-
-
-def running_record(name: str) -> RunRecord | None:
-    """The record of a QEMU that may be alive."""
-    return load_run(name)
+    # After a power cut no QEMU is alive, and it does not matter what this file says.
+    files.write_json(_file(name, "run.json"), records.to_plain(record), lasting=False)
 
 
 def end_run(name: str, reason: str, when: float) -> None:
@@ -112,7 +123,7 @@ def end_run(name: str, reason: str, when: float) -> None:
 
 def drop_run(name: str) -> None:
     """Forget a start that failed."""
-    files.remove(_file(name, "run.json"))
+    files.remove(_file(name, "run.json"), lasting=False)
 
 
 def last_end(name: str) -> Mapping[str, Any] | None:
@@ -134,24 +145,28 @@ def open_log(path: str) -> int:
 
     Raises: HostError.
     """
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
-        if os.path.getsize(path) > LOG_LIMIT:
-            os.replace(path, f"{path}.1")
-    except OSError:
-        pass
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.getsize(path) > LOG_LIMIT:
+                os.replace(path, f"{path}.1")
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise files.no_write(path, error) from error
 
 
 def _file(name: str, file: str) -> str:
     return os.path.join(paths.machine_state(name), file)
 
 
-def _load(cls: type[T], path: str) -> T | None:
+def _load(cls: type[T], path: str, version: int) -> T | None:
+    """The record at `path`; one that is damaged, or newer than we are, is set aside."""
     data = files.read_json(path)
     if data is None:
         return None
     try:
+        if not isinstance(data, dict) or data.get("version", 1) not in range(1, version + 1):
+            raise records.RecordError("a version that this qlaunch does not know")
         return records.from_plain(cls, data)
     except records.RecordError:
         files.set_aside(path)

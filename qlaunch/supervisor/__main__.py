@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import os
 import signal
@@ -11,12 +10,12 @@ import socket
 import sys
 import time
 
-from qlaunch.errors import BusyError
+from qlaunch.errors import BusyError, QlaunchError
 from qlaunch.store import files, paths
-from qlaunch.supervisor.server import Server
 
-# How long one that lost the race waits for the winner to listen.
+# How long one that lost the race waits for the winner to listen, or to end.
 WINNER_TIMEOUT = 20.0
+WINNER_PAUSE = 0.02
 
 
 def main() -> int:
@@ -25,37 +24,76 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, default=-1)
     args = parser.parse_args()
     os.umask(0o077)
-    paths.ensure_private(paths.runtime_dir())
     try:
-        lock = files.take_lock(
-            os.path.join(paths.runtime_dir(), "supervisor.lock"), what="the supervisor"
-        )
-    except BusyError:
-        _tell(args.ready_fd, b"held" if _winner_listens() else b"")
-        return 0
-    try:
-        asyncio.run(_serve(args.ready_fd))
-    finally:
-        os.close(lock)
+        paths.ensure_private(paths.runtime_dir())
+        lock = _lock()
+        if lock is None:
+            _tell(args.ready_fd, b"held")
+            return 0
+        try:
+            _run(args.ready_fd)
+        finally:
+            os.close(lock)
+    except QlaunchError as error:
+        sys.stderr.write(f"qlaunch supervisor: {error.message}\n")
+        return error.exit_status
     return 0
 
 
-async def _serve(ready_fd: int) -> None:
-    server, ready = Server(paths.control_socket()), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+def _lock() -> int | None:
+    """The lock of the only supervisor; None when another one has it and takes connections.
 
-    async def tell() -> None:
-        await ready.wait()
-        _tell(ready_fd, b"ready")
-
-    async with asyncio.TaskGroup() as group:
-        teller = group.create_task(tell())
+    The one that has it may just be ending: then it is our turn. Raises: BusyError, HostError.
+    """
+    path = os.path.join(paths.runtime_dir(), "supervisor.lock")
+    deadline = time.monotonic() + WINNER_TIMEOUT
+    while True:
         try:
-            await server.serve(adopt=True, ready=ready)
-        finally:
-            teller.cancel()
+            return files.take_lock(path, what="the supervisor")
+        except BusyError:
+            if _somebody_listens():
+                return None
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(WINNER_PAUSE)
+
+
+def _somebody_listens() -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(paths.control_socket())
+        except BlockingIOError:
+            return True  # with a full queue
+        except OSError:
+            return False
+        return True
+
+
+def _run(ready_fd: int) -> None:
+    # Of many that start at once all but one end before they come here: theirs is a short life.
+    import asyncio
+
+    from qlaunch.supervisor.server import Server
+
+    async def serve() -> None:
+        server, ready = Server(paths.control_socket()), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        server.listen()
+
+        async def tell() -> None:
+            await ready.wait()
+            _tell(ready_fd, b"ready")
+
+        async with asyncio.TaskGroup() as group:
+            teller = group.create_task(tell())
+            try:
+                await server.serve(adopt=True, ready=ready)
+            finally:
+                teller.cancel()
+
+    asyncio.run(serve())
 
 
 def _tell(ready_fd: int, word: bytes) -> None:
@@ -63,20 +101,6 @@ def _tell(ready_fd: int, word: bytes) -> None:
         with contextlib.suppress(OSError):
             os.write(ready_fd, word)
             os.close(ready_fd)
-
-
-def _winner_listens() -> bool:
-    """Another supervisor has the lock: wait until it takes connections (or has ended again)."""
-    deadline = time.monotonic() + WINNER_TIMEOUT
-    while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(paths.control_socket())
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return True
-    return False
 
 
 if __name__ == "__main__":

@@ -12,29 +12,38 @@ from typing import Any, Literal
 from attrs import define, evolve, frozen
 
 from qlaunch.aio import finish
-from qlaunch.errors import BusyError, PhaseError, QlaunchError, TimedOutError
-from qlaunch.machine import stop
+from qlaunch.errors import BusyError, PhaseError, QlaunchError
+from qlaunch.host.process import Process
 from qlaunch.machine.console import Console
 from qlaunch.machine.launch import Order, launch
-from qlaunch.machine.machine import Machine, describe_end, quietly
+from qlaunch.machine.machine import Machine, describe_end
+from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Event, Session
 from qlaunch.store import machines
-from qlaunch.supervisor import policy
-from qlaunch.supervisor.tasks import Tasks
+from qlaunch.supervisor import policy, reactions
+from qlaunch.supervisor.tasks import Tasks, guarded
 
-Kind = Literal["starting", "stopping", "restarting", "resetting", "adopting"]
-RESET_TIMEOUT = 10.0
+Kind = Literal["starting", "stopping", "resetting", "adopting"]
 Tell = Callable[[str, str, float], None]
+# How long QEMU's last events may take to be read after its end.
+LAST_EVENTS_TIMEOUT = 2.0
+# How long QEMU lives after it has closed its monitor, when it ends.
+LAST_MOMENT = 2.0
+# How long a QEMU that did not answer earlier has to answer now.
+REJOIN_TIMEOUT = 1.0
 
 
 @frozen
 class Gone:
-    """QEMU has ended."""
+    """QEMU has ended, and what it said before has been heard."""
 
 
 @frozen
 class Lost:
     """QEMU hung up its monitor but may live."""
+
+
+Inbox = asyncio.Queue[Event | Gone | Lost]
 
 
 @define(eq=False)
@@ -45,32 +54,45 @@ class Operation:
     task: asyncio.Task[Any]
     since: float
     done: asyncio.Event
+    cancelled_by: str | None = None
 
 
 class Actor:
-    """Hosts one machine from its start, or its adoption, to its end."""
+    """Hosts one machine from its start, or its adoption, to its end.
+
+    `machine` is None while there is no QEMU: before, after, and between two launches. `orphan` is a
+    QEMU of which nothing but the process is known, because its saved plan is damaged.
+    """
 
     def __init__(self, name: str, tasks: Tasks, changed: Callable[[Actor], None]) -> None:
         self.name = name
         self.lock = machines.lock(name)
         self.machine: Machine | None = None
+        self.orphan: Process | None = None
         self.operation: Operation | None = None
         self.state = "starting"
         self.since = time.time()
         self.stop_asked = False
         self.warnings: Sequence[Mapping[str, Any]] = ()
         self.gone = asyncio.Event()
-        self.cancelled_by: str | None = None
+        self.shutdown: str | None = None
+        self.restarts: list[float] = []
         self._tasks = tasks
         self._changed = changed
-        self._inbox: asyncio.Queue[Event | Gone | Lost] = asyncio.Queue()
-        self._restarts: list[float] = []
-        self._shutdown: str | None = None
+        self._order: Order | None = None
+        self._inbox: Inbox = asyncio.Queue()
+        self._work: asyncio.Task[Any] | None = None
+        self._rejoining = False
         self._log_start = 0
+
+    # ---- operations -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def operate(self, kind: Kind) -> Iterator[Operation]:
-        """Be the one operation on this machine. Raises: BusyError while there is another."""
+        """Be the one operation on this machine.
+
+        Raises: BusyError while there is another, and when another verb cancelled this one.
+        """
         if self.operation is not None:
             seconds = time.monotonic() - self.operation.since
             raise BusyError(
@@ -83,15 +105,37 @@ class Actor:
         self.operation = operation
         try:
             yield operation
+        except asyncio.CancelledError:
+            # A hang-up or the supervisor's end goes on; what a user asked for is told.
+            if operation.cancelled_by is None or task.uncancel() > 0:
+                raise
+            raise BusyError(
+                f"{self.name}: {kind} was cancelled by `{operation.cancelled_by}`"
+            ) from None
         finally:
             self.operation = None
             operation.done.set()
+
+    async def cancel(self, *kinds: Kind, by: str) -> Kind | None:
+        """Cancel the operation under way if it is one of `kinds`; wait until it has been undone.
+
+        Returns: what it was, None when there was none such.
+        """
+        operation = self.operation
+        if operation is None or operation.kind not in kinds:
+            return None
+        if operation.cancelled_by is None:
+            operation.cancelled_by = by
+            operation.task.cancel()
+        await operation.done.wait()
+        return operation.kind
+
+    # ---- the beginning --------------------------------------------------------------------------
 
     async def start(self, order: Order) -> None:
         """Launch the machine. When that fails, the actor has ended. Raises: as `launch`."""
         try:
             with self.operate("starting"):
-                self.note_state("starting")
                 await self._launch(order)
         except BaseException:
             if self.machine is None:
@@ -99,211 +143,193 @@ class Actor:
             raise
 
     async def _launch(self, order: Order) -> None:
+        self.note_state("starting")
         self.warnings = order.warnings
-        self.watch(await launch(order))
-        self.note_state("paused" if order.paused else "running")
+        machine = await launch(order)
+        self.warnings = order.warnings  # the start may have added one
+        secret = order.plan.display.password
+        kept = {
+            key: value for key, value in order.environment.items() if secret and key == secret.env
+        }
+        self._order = evolve(order, environment=kept, paused=False, step=_told_nobody)
+        self.watch(machine)
+        self.note_state("prelaunch" if order.paused else "running")
 
     def watch(self, machine: Machine) -> None:
         """Take over a machine that runs: from now on its happenings come to the inbox."""
         self.machine = machine
-        self._shutdown = None
+        self.shutdown = None
         self._log_start = machine.log.position()
         self._inbox = asyncio.Queue()
         if machine.session is not None:
-            machine.session.on_event(self._inbox.put_nowait)
-            machine.session.on_lost(lambda: self._inbox.put_nowait(Lost()))
-        self._tasks.create_task(self._run(machine, self._inbox))
+            self._listen(machine.session)
+        self._work = self._tasks.create_task(self._run(machine, self._inbox))
 
-    async def _run(self, machine: Machine, inbox: asyncio.Queue[Event | Gone | Lost]) -> None:
+    def watch_orphan(self, process: Process) -> None:
+        """Take over a QEMU whose plan is lost: its end is noted, and it can be killed."""
+        self.orphan = process
+        self.note_state("unresponsive")
+        self._work = self._tasks.create_task(self._watch_orphan(process))
+
+    def _listen(self, session: Session) -> None:
+        inbox = self._inbox
+        session.on_event(inbox.put_nowait)
+        session.on_lost(lambda: inbox.put_nowait(Lost()))
+
+    async def rejoin(self) -> None:
+        """Talk again to a QEMU that could not be talked to when it was adopted, if it can now."""
+        machine = self.machine
+        if machine is None or machine.process.ended or self._rejoining:
+            return
+        if machine.session is not None and not machine.session.lost.is_set():
+            return
+        self._rejoining = True
+        try:
+            path = machine.plan.chardev("qmp").path
+            session = await Session.connect(path, name=self.name, timeout=REJOIN_TIMEOUT)
+            if machine is not self.machine:
+                await session.close()
+                return
+            if machine.session is not None:
+                await machine.session.close()
+            machine.session = session
+            self._listen(session)
+            await machine.reopen()
+            machine.log.say("QEMU answers again")
+        except QlaunchError:
+            return
+        finally:
+            self._rejoining = False
+
+    # ---- while it runs --------------------------------------------------------------------------
+
+    async def _run(self, machine: Machine, inbox: Inbox) -> None:
         death = self._tasks.create_task(_tell_end(machine, inbox))
         try:
             while not isinstance(happening := await inbox.get(), Gone):
-                try:
-                    await self._handle(machine, happening)
-                except QlaunchError as error:
-                    machine.log.say(f"{type(happening).__name__}: {error.message}")
+                await guarded(self._handle(machine, happening))
         finally:
             death.cancel()
         await finish(self._after_end(machine))
 
     async def _handle(self, machine: Machine, happening: Event | Lost | Gone) -> None:
-        if isinstance(happening, Event):
-            await self._handle_event(machine, happening)
-        elif machine.session is not None and not machine.process.ended:
-            machine.log.say("QEMU closed its monitor")
-            self.note_state("unresponsive")
+        try:
+            if isinstance(happening, Event):
+                await reactions.react(self, machine, happening)
+            elif not await _ended_within(machine.process, LAST_MOMENT):
+                machine.log.say("QEMU closed its monitor")
+                self.note_state("unresponsive")
+        except QlaunchError as error:
+            what = happening.name if isinstance(happening, Event) else "the lost monitor"
+            machine.log.say(f"{what}: {error.message}")
 
-    async def _handle_event(self, machine: Machine, event: Event) -> None:
-        life = machine.plan.lifecycle
-        if event.name == "SHUTDOWN":
-            self._shutdown = str(event.data.get("reason"))
-            machine.log.say(f"the machine shut down: {self._shutdown}")
-            await self._act(
-                machine, policy.on_shutdown(life, event.data, stop_asked=self.stop_asked)
-            )
-        elif event.name == "GUEST_PANICKED":
-            machine.log.say("the guest panicked")
-            await self._act(machine, policy.on_panic(life, stop_asked=self.stop_asked))
-        elif event.name == "RESET":
-            await self._after_reset(machine, event)
-        elif event.name in ("STOP", "RESUME", "SUSPEND", "WAKEUP"):
-            self.note_state(await machine.run_state())
-        elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
-            machine.log.say(f"{event.name}: {dict(event.data)}")
+    async def _watch_orphan(self, process: Process) -> None:
+        await process.wait()
+        process.close()
+        self.orphan = None
+        await finish(self._end("QEMU ended", failed=not self.stop_asked))
 
-    async def _act(self, machine: Machine, action: policy.Action) -> None:
-        if machine.session is None or machine.process.ended:
-            return
-        if action == "quit":
-            await quietly(machine, "quit", stop.QUIT_TIMEOUT)
-        elif action == "reset":
-            machine.log.say("started anew by the profile's policy")
-            await machine.session.execute("system_reset", timeout=RESET_TIMEOUT)
-            await machine.session.execute("cont", timeout=RESET_TIMEOUT)
-        else:
-            self.note_state(await machine.run_state())
-
-    async def _after_reset(self, machine: Machine, event: Event) -> None:
-        """The guest restarted itself: `boot.once` has done its work, for good."""
-        if not event.data.get("guest"):
-            return
-        machine.log.say("the guest restarted")
-        once = machine.plan.boot.once
-        leases = machines.load_leases(self.name)
-        if once is not None and leases.once_done != once:
-            await asyncio.to_thread(machines.save_leases, self.name, evolve(leases, once_done=once))
+    # ---- the end --------------------------------------------------------------------------------
 
     async def _after_end(self, machine: Machine) -> None:
         """QEMU is gone: start it again if the profile says so, or end."""
-        reason = describe_end(machine, self._shutdown, self._log_start)
-        crashed = self._shutdown is None
+        reason = describe_end(machine, self.shutdown, self._log_start)
+        crashed = self.shutdown is None and not self.stop_asked
         machine.log.say(f"ended: {reason}")
-        now = time.monotonic()
-        again = policy.relaunch(
-            machine.plan.lifecycle, self._restarts, now, crashed=crashed, stop_asked=self.stop_asked
-        )
-        plan = machine.plan
-        machine.remove_sockets()
-        await machine.close()
+        await machine.clear_away()
         self.machine = None
-        if again:
-            self._restarts.append(now)
-            self._tasks.create_task(self._relaunch(plan, reason))
+        if crashed and machine.plan.lifecycle.on_crash == "restart" and self.may_restart():
+            self.state = "starting"
+            self._work = self._tasks.create_task(self._relaunch(machine.plan, reason))
             return
-        failed = crashed and not self.stop_asked
-        self.note_state("failed" if failed else "stopped")
-        with contextlib.suppress(QlaunchError):
-            machines.end_run(self.name, reason, time.time())
-        self.release()
+        await self._end(reason, failed=crashed)
 
-    async def _relaunch(self, plan: Any, reason: str) -> None:
-        order = Order(
-            plan=evolve_created(plan),
-            leases=machines.load_leases(self.name),
-            group=self._tasks,
-            warnings=tuple(self.warnings),
-        )
+    def may_restart(self) -> bool:
+        """Count a start by policy; False when there were too many in the last minute."""
+        now = time.monotonic()
+        self.restarts = policy.recent(self.restarts, now)
+        if self.stop_asked or len(self.restarts) >= policy.RESTARTS:
+            return False
+        self.restarts.append(now)
+        return True
+
+    async def _relaunch(self, plan: Plan, reason: str) -> None:
+        if self.stop_asked:  # just now
+            await finish(self._end(reason, failed=False))
+            return
+        leases = machines.load_leases(self.name)
+        again = policy.second_start(plan, once_done=leases.once_done)
+        order = self._order or Order(plan=again, leases=leases, group=self._tasks)
+        order = evolve(order, plan=again, leases=leases, warnings=tuple(self.warnings))
         try:
-            await self.start(order)
+            with self.operate("starting"):
+                await self._launch(order)
         except QlaunchError as error:
-            with contextlib.suppress(QlaunchError):
-                machines.end_run(
-                    self.name, f"{reason}; not started again: {error.message}", time.time()
-                )
+            text = f"{reason}; not started again: {error.message}"
+            await finish(self._end(text, failed=True))
+        except asyncio.CancelledError:
+            await finish(self._end(f"{reason}; not started again", failed=True))
+            raise
 
-    async def down(self, *, timeout: float | None, force: bool, tell: Tell) -> str:
-        """Stop the machine gracefully; `force` ends it when its time is up.
+    async def _end(self, reason: str, *, failed: bool) -> None:
+        """The machine runs no more: note how it ended, give its lock back and be gone."""
+        try:
+            await asyncio.to_thread(machines.end_run, self.name, reason, time.time())
+        except QlaunchError:
+            pass  # a full disk: the machine has ended all the same
+        finally:
+            self.note_state("failed" if failed else "stopped")
+            self.release()
 
-        Returns: how it ended. Raises: TimedOutError when the guest still runs, BusyError.
-        """
-        if await self._cancel("starting", "down"):
-            return "its start was cancelled"
-        with self.operate("stopping"):
-            machine = self._machine()
-            limit = machine.plan.lifecycle.stop_timeout if timeout is None else timeout
-            self.stop_asked = True
-            self.note_state("stopping")
-            begun = time.monotonic()
+    def release(self) -> None:
+        """The machine is not running (any more): give back its lock and be gone."""
+        self._give_lock_back()
+        self.gone.set()
+        self._changed(self)
 
-            def step(name: str, text: str) -> None:
-                machine.log.say(text)
-                tell(name, text, time.monotonic() - begun)
+    async def leave(self) -> None:
+        """Let go of a machine that goes on: the next supervisor adopts it."""
+        while (work := self._work) is not None and not work.done():
+            # First of all: to whoever watches, what is closed now would look like QEMU's end.
+            work.cancel()
+            await asyncio.wait({work})
+        if self.machine is not None:
+            await self.machine.close()
+        if self.orphan is not None:
+            self.orphan.close()
+        self._give_lock_back()
 
-            try:
-                gone = await stop.ask_to_stop(machine, limit, step)
-                if not gone and force:
-                    await finish(stop.force(machine, step))
-                    gone = True
-            finally:
-                if not machine.process.ended:
-                    self.stop_asked = False
-                    self.note_state(await machine.run_state())
-            if not gone:
-                raise self._still_there(limit)
-        await self.gone.wait()
-        return machine_end(self.name)
+    def _give_lock_back(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
 
-    def _still_there(self, limit: float) -> TimedOutError:
-        return TimedOutError(
-            f"{self.name} did not power off within {limit:.0f} s and still runs",
-            hint=f"look at it: `qlaunch screenshot {self.name}` or `qlaunch console {self.name}`;"
-            f" end it: `qlaunch down --force {self.name}` or `qlaunch kill {self.name}`",
-        )
+    # ---- questions ------------------------------------------------------------------------------
 
-    async def kill(self, tell: Tell) -> str:
-        """End QEMU now, whatever else is under way."""
-        for kind in ("starting", "stopping", "restarting", "resetting"):
-            if await self._cancel(kind, "kill") and kind == "starting":
-                return "its start was cancelled"
-        with self.operate("stopping"):
-            machine = self._machine()
-            self.stop_asked = True
-            begun = time.monotonic()
+    def running(self) -> Machine:
+        """The machine. Raises: PhaseError while there is none."""
+        if self.machine is not None:
+            return self.machine
+        if self.orphan is not None:
+            raise PhaseError(
+                f"{self.name}: its saved plan is damaged, so QEMU (pid {self.orphan.pid}) cannot be"
+                " talked to",
+                hint=f"`qlaunch kill {self.name}` ends it",
+            )
+        raise PhaseError(f"{self.name} is {self.state}", hint="try again in a moment")
 
-            def step(name: str, text: str) -> None:
-                machine.log.say(text)
-                tell(name, text, time.monotonic() - begun)
-
-            await finish(stop.force(machine, step))
-        await self.gone.wait()
-        return machine_end(self.name)
-
-    async def reset(self) -> None:
-        """Press the reset button; with a policy against reboots this one is let through."""
-        machine = self._machine()
-        session = machine.talk()
-        with self.operate("resetting"):
-            guarded = machine.plan.lifecycle.on_reboot != "restart"
-            if guarded:
-                await session.execute("set-action", {"reboot": "reset"}, timeout=RESET_TIMEOUT)
-            try:
-                await session.execute("system_reset", timeout=RESET_TIMEOUT)
-            finally:
-                if guarded:
-                    await quietly_set(machine, {"reboot": "shutdown"})
+    @property
+    def process(self) -> Process | None:
+        """QEMU's process, while there is one."""
+        return self.machine.process if self.machine is not None else self.orphan
 
     def session(self) -> Session:
         """The session with QEMU. Raises: PhaseError while there is none, or it does not answer."""
-        return self._machine().talk()
+        return self.running().talk()
 
     def consoles(self) -> Mapping[str, Console]:
         """The serial ports. Raises: PhaseError."""
-        return self._machine().consoles
-
-    def _machine(self) -> Machine:
-        if self.machine is None:
-            raise PhaseError(f"{self.name} is {self.state}", hint="try again in a moment")
-        return self.machine
-
-    async def _cancel(self, kind: str, by: str) -> bool:
-        """Cancel the operation under way if it is a `kind`; wait until it has been undone."""
-        operation = self.operation
-        if operation is None or operation.kind != kind:
-            return False
-        self.cancelled_by = by
-        operation.task.cancel()
-        await operation.done.wait()
-        return True
+        return self.running().consoles
 
     def note_state(self, state: str) -> None:
         """The machine's state from now on; `since` counts from a change."""
@@ -311,44 +337,26 @@ class Actor:
             self.state, self.since = state, time.time()
             self._changed(self)
 
-    def release(self) -> None:
-        """The machine is not running (any more): give back its lock and be gone."""
-        if self.lock >= 0:
-            os.close(self.lock)
-            self.lock = -1
-        self.gone.set()
-        self._changed(self)
 
-    async def leave(self) -> None:
-        """Let go of a machine that goes on: the next supervisor adopts it."""
-        if self.machine is not None:
-            await self.machine.close()
-        if self.lock >= 0:
-            os.close(self.lock)
-            self.lock = -1
-
-
-async def _tell_end(machine: Machine, inbox: asyncio.Queue[Event | Gone | Lost]) -> None:
+async def _ended_within(process: Process, seconds: float) -> bool:
     try:
-        await machine.process.wait()
-    finally:
-        inbox.put_nowait(Gone())
+        await process.wait(timeout=seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
-async def quietly_set(machine: Machine, actions: Mapping[str, str]) -> None:
-    """`set-action` that may fail: QEMU may be gone by now."""
-    with contextlib.suppress(QlaunchError):
-        await machine.talk().execute("set-action", actions, timeout=RESET_TIMEOUT)
+async def _tell_end(machine: Machine, inbox: Inbox) -> None:
+    await machine.process.wait()
+    session = machine.session
+    if session is not None:
+        # The end can be seen before the last events are read: whether it was a shutdown or a crash
+        # is in them.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_EVENTS_TIMEOUT):
+                await session.wait_lost()
+    inbox.put_nowait(Gone())
 
 
-def evolve_created(plan: Any) -> Any:
-    """The plan for a second start: what it made the first time is there now."""
-    disks = tuple(evolve(disk, create=None) for disk in plan.disks)
-    firmware = evolve(plan.firmware, create=None) if plan.firmware else None
-    return evolve(plan, disks=disks, firmware=firmware)
-
-
-def machine_end(name: str) -> str:
-    """How the machine ended last, as noted."""
-    last = machines.last_end(name)
-    return str(last["reason"]) if last else "ended"
+def _told_nobody(step: str, text: str, seconds: float) -> None:
+    """A start that nobody waits for."""

@@ -8,12 +8,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from qlaunch import records
-from qlaunch.errors import ConflictError, QlaunchError, TimedOutError
-from qlaunch.host.process import Process, ProcessId
+from qlaunch.errors import BusyError, ConflictError, QlaunchError
+from qlaunch.machine.held import running_pid
 from qlaunch.machine.launch import Order
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.store import machines, paths
+from qlaunch.supervisor import power
 from qlaunch.supervisor.actor import Actor, Tell
 from qlaunch.supervisor.server import Server
 
@@ -30,66 +30,71 @@ def run_foreground(profile: str, overrides: Sequence[str] = (), *, name: str | N
 
 async def _run(profile: str, overrides: Sequence[str], name: str | None) -> int:
     prepared = await prepare(profile, name=name, overrides=overrides)
+    machine = prepared.plan.name
     paths.ensure_private(paths.runtime_dir())
-    if prepared.plan.name in machines.running_names() and not _is_stale(prepared.plan.name):
-        raise ConflictError(f"{prepared.plan.name} runs already", hint="`qlaunch ps` shows it")
+    if (pid := running_pid(machine)) is not None:
+        raise ConflictError(f"{machine} runs already (pid {pid})", hint="`qlaunch ps` shows it")
     prepared.raise_errors()
-    server = Server(paths.run_socket(prepared.plan.name), foreground=True)
-    ready = asyncio.Event()
+    server, ready = Server(paths.run_socket(machine), foreground=True), asyncio.Event()
+    server.listen()
+    outcome: int | QlaunchError = 1
+    # An error that left the group's body would come out wrapped in a group.
     async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.serve(adopt=False, ready=ready))
+        group.create_task(server.serve(adopt=False, ready=ready))
         await ready.wait()
         try:
-            return await _host(server, prepared)
+            outcome = await _host(server, prepared)
+        except QlaunchError as error:
+            outcome = error
         finally:
             server.stop()
-            await asyncio.wait({serving})
-
-
-def _is_stale(name: str) -> bool:
-    """Whether the machine's record is left over from a supervisor and a QEMU that are both gone."""
-    record = machines.load_run(name)
-    if record is None or record.process is None:
-        return True
-    process = Process.adopt(records.from_plain(ProcessId, dict(record.process)))
-    if process is None:
-        return True
-    process.close()
-    return False
+    if isinstance(outcome, QlaunchError):
+        raise outcome
+    return outcome
 
 
 async def _host(server: Server, prepared: Prepared) -> int:
+    """Start the machine and look after it to its end, or to its stop by a signal."""
     actor = server.host(prepared.plan.name)
-    asked = _Signals(asyncio.get_running_loop())
-
-    def step(name: str, text: str, seconds: float) -> None:
-        print(f"{actor.name}  {name:<8} {text}", file=sys.stderr, flush=True)
-
     for finding in prepared.resolution.warnings:
-        print(f"qlaunch: warning: {finding.where}: {finding.message}", file=sys.stderr)
-    await actor.start(
-        Order(
-            plan=prepared.plan,
-            leases=prepared.resolution.leases,
-            group=server.tasks,
-            swtpm=prepared.facts.host.swtpm,
-            qemu_img=prepared.facts.host.qemu_img,
-            environment=dict(os.environ),
-            step=step,
-        )
-    )
-    print(f"{actor.name} runs; Ctrl-C stops it", file=sys.stderr, flush=True)
-    stopper = server.tasks.create_task(_stop_when_asked(actor, asked, step))
-    await actor.gone.wait()
-    stopper.cancel()
-    asked.close()
+        _say(f"qlaunch: warning: {finding.where}: {finding.message}")
+    signals = _Signals(asyncio.get_running_loop())
+    stopper = server.tasks.create_task(_stop_when_asked(actor, signals, _teller(actor.name)))
+    try:
+        await actor.start(_order(server, prepared))
+        _say(f"{actor.name} runs; Ctrl-C stops it")
+        await actor.gone.wait()
+    finally:
+        stopper.cancel()
+        signals.close()
     last = machines.last_end(actor.name) or {}
-    print(f"{actor.name} ended: {last.get('reason', 'unknown')}", file=sys.stderr, flush=True)
+    _say(f"{actor.name} ended: {last.get('reason', 'unknown')}")
     return 1 if actor.state == "failed" else 0
 
 
+def _order(server: Server, prepared: Prepared) -> Order:
+    return Order(
+        plan=prepared.plan,
+        leases=prepared.resolution.leases,
+        group=server.tasks,
+        swtpm=prepared.facts.host.swtpm,
+        qemu_img=prepared.facts.host.qemu_img,
+        environment=dict(os.environ),
+        warnings=tuple(finding.to_dict() for finding in prepared.resolution.warnings),
+        step=_teller(prepared.plan.name),
+    )
+
+
+def _teller(machine: str) -> Tell:
+    return lambda name, text, seconds: _say(f"{machine}  {name:<8} {text}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class _Signals:
-    """Counts the requests to stop."""
+    """The requests to stop, one after the other."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -105,15 +110,27 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
 
-async def _stop_when_asked(actor: Actor, asked: _Signals, step: Tell) -> None:
-    await asked.next()
-    graceful = asyncio.ensure_future(actor.down(timeout=None, force=True, tell=step))
-    second = asyncio.ensure_future(asked.next())
-    await asyncio.wait({graceful, second}, return_when=asyncio.FIRST_COMPLETED)
-    if not graceful.done():
-        try:
-            await actor.kill(step)
-        except (QlaunchError, TimedOutError) as error:
-            print(f"qlaunch: {error.message}", file=sys.stderr)
-    second.cancel()
-    await asyncio.gather(graceful, second, return_exceptions=True)
+async def _stop_when_asked(actor: Actor, signals: _Signals, step: Tell) -> None:
+    await signals.next()
+    async with asyncio.TaskGroup() as group:
+        graceful = group.create_task(_quietly_down(actor, step))
+        while not actor.gone.is_set():
+            await signals.next()
+            await _quietly_kill(actor, step)
+        graceful.cancel()
+
+
+async def _quietly_down(actor: Actor, step: Tell) -> None:
+    try:
+        await power.down(actor, timeout=None, force=True, tell=step)
+    except BusyError:
+        return  # a second signal ended it
+    except QlaunchError as error:
+        _say(f"qlaunch: {error.message}")
+
+
+async def _quietly_kill(actor: Actor, step: Tell) -> None:
+    try:
+        await power.kill(actor, step)
+    except QlaunchError as error:
+        _say(f"qlaunch: {error.message}")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from qlaunch.plan.model import Lifecycle
+from attrs import evolve
+
+from qlaunch.plan.model import BootPlan, Device, Lifecycle, Plan
 
 # `quit`: end QEMU. `reset`: start the guest anew in the same process. `stay`: keep it as it is.
 Action = Literal["quit", "reset", "stay"]
+# By policy a machine is started again at most so often in so many seconds.
 RESTARTS = 10
 RESTART_WINDOW = 60.0
 
@@ -35,11 +38,33 @@ def on_panic(lifecycle: Lifecycle, *, stop_asked: bool) -> Action:
     return "quit" if stop_asked else _BY_POLICY[lifecycle.on_crash]
 
 
-def relaunch(
-    lifecycle: Lifecycle, restarts: Sequence[float], now: float, *, crashed: bool, stop_asked: bool
-) -> bool:
-    """Whether a QEMU that died is started again: by policy, never after a user's stop, and at most
-    ten times a minute. `restarts` and `now` are seconds of one clock."""
-    recent = [moment for moment in restarts if now - moment < RESTART_WINDOW]
-    wanted = crashed and lifecycle.on_crash == "restart" and not stop_asked
-    return wanted and len(recent) < RESTARTS
+def recent(restarts: Sequence[float], now: float) -> list[float]:
+    """Those of the moments in `restarts` that count against the limit `now`."""
+    return [moment for moment in restarts if now - moment < RESTART_WINDOW]
+
+
+def second_start(plan: Plan, *, once_done: str | None) -> Plan:
+    """`plan` for another start of the same machine: what it made the first time is there now, and
+    a `boot.once` that was used up since has no effect any more."""
+    plan = evolve(
+        plan,
+        disks=tuple(evolve(disk, create=None) for disk in plan.disks),
+        firmware=evolve(plan.firmware, create=None) if plan.firmware else None,
+    )
+    if plan.boot.once is None or plan.boot.once != once_done:
+        return plan
+    later = plan.boot.later
+    return evolve(
+        plan,
+        disks=tuple(evolve(disk, device=_ordered(disk.device, later)) for disk in plan.disks),
+        drives=tuple(evolve(drive, device=_ordered(drive.device, later)) for drive in plan.drives),
+        nics=tuple(evolve(nic, device=_ordered(nic.device, later)) for nic in plan.nics),
+        boot=evolve(plan.boot, once=BootPlan().once, later={}),
+    )
+
+
+def _ordered(device: Device, later: Mapping[str, int]) -> Device:
+    props = {key: value for key, value in device.props.items() if key != "bootindex"}
+    if device.id in later:
+        props["bootindex"] = later[device.id]
+    return evolve(device, props=props)

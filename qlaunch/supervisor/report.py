@@ -59,6 +59,9 @@ async def state_of(actor: Actor) -> str:
     if machine is None or (actor.operation is not None and actor.operation.kind != "resetting"):
         return actor.state
     state = await machine.run_state()
+    if state == "unresponsive":
+        await actor.rejoin()
+        state = await machine.run_state() if machine.session is not None else state
     if machine.process.ended:
         return "stopped"
     if state != actor.state:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import evolve
 
 from qlaunch.control import words
-from qlaunch.errors import ConflictError, NotFoundError, TimedOutError, UsageError
+from qlaunch.errors import ConflictError, NotFoundError, PhaseError, TimedOutError, UsageError
 from qlaunch.machine import keys, screen
 from qlaunch.machine.launch import Order
+from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
-from qlaunch.store import machines, paths
-from qlaunch.supervisor import report
+from qlaunch.plan.notes import Finding
+from qlaunch.store import files, machines, paths
+from qlaunch.supervisor import neighbours, power, report
 from qlaunch.supervisor.actor import Actor
+from qlaunch.supervisor.request import Request
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.server import Server
@@ -27,104 +31,50 @@ if TYPE_CHECKING:
 PERSON_TIMEOUT = 600.0
 
 
-@define(kw_only=True, eq=False)
-class Request:
-    """One request under way."""
-
-    server: Server
-    args: Mapping[str, Any]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    cancelled_by: str | None = None
-
-    def text(self, key: str) -> str:
-        """A text among the arguments. Raises: UsageError."""
-        value = self.args.get(key)
-        if not isinstance(value, str) or not value:
-            raise UsageError(f"the request lacks {key!r}")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        """A list of texts among the arguments, empty when not there. Raises: UsageError."""
-        value = self.args.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{key!r} is not a list of texts")
-        return value
-
-    def seconds(self, key: str) -> float | None:
-        """A time limit among the arguments. Raises: UsageError."""
-        value = self.args.get(key)
-        if value is None:
-            return None
-        if type(value) not in (int, float) or value < 0:
-            raise UsageError(f"{key!r} is not a number of seconds")
-        return float(value)
-
-    def environment(self) -> dict[str, str]:
-        value = self.args.get("env") or {}
-        if not isinstance(value, dict):
-            raise UsageError("'env' is not a table")
-        return {str(key): str(item) for key, item in value.items()}
-
-    def actor(self) -> Actor:
-        """The machine that the request names. Raises: NotFoundError when it does not run."""
-        name = paths.check_name(self.text("name"))
-        actor = self.server.actors.get(name)
-        if actor is None:
-            raise not_running(name)
-        return actor
-
-    def tell(self, step: str, text: str, seconds: float, *, machine: str = "") -> None:
-        """Send a progress line."""
-        line = {
-            "machine": machine or self.args.get("name"),
-            "step": step,
-            "text": text,
-            "seconds": round(seconds, 3),
-        }
-        if not self.writer.is_closing():
-            self.writer.write(words.encode({"progress": line}))
-
-
-def not_running(name: str) -> NotFoundError:
-    if name in machines.names() or name in paths.profile_names():
-        return NotFoundError(f"{name} is not running", hint=f"`qlaunch up {name}` starts it")
-    return NotFoundError(f"there is no machine {name!r}", hint="`qlaunch list` shows the profiles")
-
-
 async def ps(request: Request) -> Any:
     server = request.server
+    await server.adopt_strays()
+    rows = await report.rows(list(server.actors.values()))
+    if not server.foreground:
+        known = {row["name"] for row in rows}
+        others = await neighbours.rows()
+        rows = sorted(
+            [*rows, *(row for row in others if row["name"] not in known)],
+            key=lambda row: str(row["name"]),
+        )
     return {
         "supervisor": {"pid": os.getpid(), "version": server.version, "since": server.started},
-        "machines": await report.rows(list(server.actors.values())),
+        "machines": rows,
     }
 
 
 async def status(request: Request) -> Any:
-    return await report.status(request.actor())
+    return await report.status(await request.actor())
 
 
 async def up(request: Request) -> Any:
     begun = time.monotonic()
     path, overrides = request.text("profile"), request.texts("set")
-    name = request.args.get("name")
-    prepared = await prepare(path, name=str(name) if name else None, overrides=overrides)
+    if not os.path.isabs(path):
+        raise UsageError(f"the profile's path is not absolute: {path}")
+    await request.server.adopt_strays()
+    prepared = await prepare(path, name=request.optional_text("name"), overrides=overrides)
     machine = prepared.plan.name
     if (running := request.server.actors.get(machine)) is not None:
-        raise _already(running)
+        raise _already(running, prepared.profile.file)
     prepared.raise_errors()
     actor = request.server.host(machine)
     await start(actor, prepared, request)
     return await started(actor, prepared, begun)
 
 
-def _already(actor: Actor) -> ConflictError:
+def _already(actor: Actor, profile: str) -> ConflictError:
+    pid = f" (pid {actor.process.pid})" if actor.process else ""
     machine = actor.machine
-    pid = f" (pid {machine.process.pid})" if machine else ""
-    return ConflictError(
-        f"{actor.name} is {actor.state} already{pid}",
-        hint=f"`qlaunch status {actor.name}` shows it",
-    )
+    hint = f"`qlaunch status {actor.name}` shows it"
+    if machine is not None and machine.plan.profile != profile:
+        hint = f"that one is from {machine.plan.profile}; --name gives this one another name"
+    return ConflictError(f"{actor.name} is {actor.state} already{pid}", hint=hint)
 
 
 async def start(actor: Actor, prepared: Prepared, request: Request) -> None:
@@ -140,27 +90,37 @@ async def start(actor: Actor, prepared: Prepared, request: Request) -> None:
         group=request.server.tasks,
         swtpm=prepared.facts.host.swtpm,
         qemu_img=prepared.facts.host.qemu_img,
-        paused=bool(request.args.get("paused")),
+        paused=request.flag("paused"),
         environment=request.environment(),
-        warnings=tuple(finding.to_dict() for finding in prepared.resolution.warnings),
+        warnings=_warnings(prepared),
         step=step,
     )
-    try:
-        await actor.start(order)
-    except asyncio.CancelledError:
-        request.cancelled_by = actor.cancelled_by
-        raise
+    await actor.start(order)
+
+
+def _warnings(prepared: Prepared) -> tuple[Mapping[str, Any], ...]:
+    """What the user should know of this start, as `ps` shows it while the machine runs."""
+    damaged = [
+        Finding(
+            level="warning",
+            where=path.removesuffix(files.DAMAGED),
+            message="was damaged and is not used",
+            hint=f"it was set aside as {path}: look at it and remove it",
+            cause="host",
+        )
+        for path in machines.damaged(prepared.plan.name)
+    ]
+    return tuple(finding.to_dict() for finding in (*prepared.resolution.warnings, *damaged))
 
 
 async def started(actor: Actor, prepared: Prepared, begun: float) -> dict[str, Any]:
     """The answer to a start that went well."""
-    machine = actor.machine
     return {
         "name": actor.name,
-        "pid": machine.process.pid if machine else None,
+        "pid": actor.process.pid if actor.process else None,
         "state": actor.state,
         "seconds": round(time.monotonic() - begun, 3),
-        "warnings": [finding.to_dict() for finding in prepared.resolution.warnings],
+        "warnings": [dict(warning) for warning in actor.warnings],
         "display": [endpoint.uri for endpoint in prepared.plan.display.endpoints],
         "serial": bool(prepared.plan.serials),
         "already": False,
@@ -168,117 +128,140 @@ async def started(actor: Actor, prepared: Prepared, begun: float) -> dict[str, A
 
 
 async def down(request: Request) -> Any:
-    actor = request.actor()
-    how = await actor.down(
-        timeout=request.seconds("timeout"), force=bool(request.args.get("force")), tell=request.tell
-    )
+    timeout, force = request.seconds("timeout"), request.flag("force")
+    actor = await request.actor()
+    how = await power.down(actor, timeout=timeout, force=force, tell=request.tell)
     return {"name": actor.name, "how": how}
 
 
 async def kill(request: Request) -> Any:
-    actor = request.actor()
-    return {"name": actor.name, "how": await actor.kill(request.tell)}
+    actor = await request.actor()
+    return {"name": actor.name, "how": await power.kill(actor, request.tell)}
 
 
 async def restart(request: Request) -> Any:
     """Down and up again, with the profile as it is now."""
     begun = time.monotonic()
-    actor = request.actor()
-    if actor.machine is None:
-        raise ConflictError(f"{actor.name} is {actor.state}", hint="try again in a moment")
-    # Prepared first: a profile that cannot start must not cost the running machine. Its own
-    # images are in use by itself, which is no error here.
-    profile = actor.machine.plan.profile
-    before = await prepare(profile, name=actor.name, overrides=request.texts("set"))
-    own = f"machine {actor.name}"
-    for finding in before.resolution.errors:
-        if finding.cause != "conflict" and own not in finding.message:
-            before.raise_errors()
-    await actor.down(
-        timeout=request.seconds("timeout"), force=bool(request.args.get("force")), tell=request.tell
-    )
-    prepared = await prepare(profile, name=actor.name, overrides=request.texts("set"))
+    timeout, force, overrides = (
+        request.seconds("timeout"), request.flag("force"), request.texts("set")
+    )  # fmt: skip
+    request.environment()
+    actor = await request.actor()
+    machine = actor.running()
+    # Prepared first: a profile that cannot start must not cost the running machine.
+    profile = machine.plan.profile
+    before = await prepare(profile, name=actor.name, overrides=overrides)
+    evolve(before.resolution, findings=_without_own(before, machine)).raise_errors()
+    await power.down(actor, timeout=timeout, force=force, tell=request.tell)
+    prepared = await prepare(profile, name=actor.name, overrides=overrides)
     prepared.raise_errors()
     fresh = request.server.host(actor.name)
     await start(fresh, prepared, request)
     return await started(fresh, prepared, begun)
 
 
+def _without_own(prepared: Prepared, machine: Machine) -> tuple[Finding, ...]:
+    """The findings without those that the running machine itself is the cause of: it holds its
+    images, and we hold its ports."""
+    own_pid = re.compile(rf"\bpid {machine.process.pid}\b")
+    ports = [endpoint.port for endpoint in machine.plan.display.endpoints if endpoint.port]
+    own_ports = [re.compile(rf"\bport {port} .*\bpid {os.getpid()}\b") for port in ports]
+    return tuple(
+        finding
+        for finding in prepared.resolution.findings
+        if finding.cause != "conflict"
+        or not any(pattern.search(finding.message) for pattern in (own_pid, *own_ports))
+    )
+
+
 async def reset(request: Request) -> Any:
-    actor = request.actor()
-    await actor.reset()
+    actor = await request.actor()
+    await power.reset(actor)
     return {"name": actor.name}
 
 
 async def pause(request: Request) -> Any:
-    actor = request.actor()
+    actor = await request.actor()
     await actor.session().execute("stop")
     actor.note_state("paused")
     return {"name": actor.name, "state": "paused"}
 
 
 async def resume(request: Request) -> Any:
-    actor = request.actor()
+    actor = await request.actor()
     await actor.session().execute("cont")
     state = await report.state_of(actor)
     return {"name": actor.name, "state": state}
 
 
 async def wait(request: Request) -> Any:
-    wanted = request.args.get("for") or "stopped"
+    wanted = request.optional_text("for") or "stopped"
     if wanted not in ("stopped", "running"):
         raise UsageError(f"cannot wait for {wanted!r}", hint="wait for stopped or running")
     name = paths.check_name(request.text("name"))
     limit = request.seconds("timeout")
-    actor = request.server.actors.get(name)
+    server = request.server
+    await server.adopt_strays()
     try:
         async with asyncio.timeout(limit):
-            if wanted == "stopped":
-                if actor is not None:
-                    await actor.gone.wait()
-                return {"name": name, "state": "stopped"}
-            while actor is None or actor.state != "running":
-                await request.server.change()
-                actor = request.server.actors.get(name)
+            if wanted == "running":
+                await _wait_running(server, name)
+            elif (actor := server.actors.get(name)) is not None:
+                await actor.gone.wait()
     except TimeoutError:
-        state = actor.state if actor else "stopped"
+        there = server.actors.get(name)
+        state = there.state if there else "stopped"
         raise TimedOutError(f"{name} is {state}, not {wanted}, after {limit:g} s") from None
-    return {"name": name, "state": "running"}
+    return {"name": name, "state": wanted}
+
+
+async def _wait_running(server: Server, name: str) -> None:
+    """Wait until `name` runs, also when nobody has started it yet.
+
+    Raises: PhaseError when it ends instead.
+    """
+    seen = server.actors.get(name)
+    while seen is None or seen.state != "running":
+        if seen is not None and seen.gone.is_set():
+            last = machines.last_end(name) or {}
+            raise PhaseError(f"{name} does not run: {last.get('reason', 'its start failed')}")
+        await server.change()
+        seen = server.actors.get(name, seen)
 
 
 async def screenshot(request: Request) -> Any:
-    image_format = str(request.args.get("format") or "png")
-    data = await screen.screenshot(request.actor().session(), image_format)
+    image_format = request.optional_text("format") or "png"
+    actor = await request.actor()
+    data = await screen.screenshot(actor.session(), image_format)
     return {"format": image_format, "data": base64.b64encode(data).decode()}
 
 
 async def send_key(request: Request) -> Any:
-    actor = request.actor()
     chords = [keys.parse_chord(text) for text in request.texts("keys")]
-    await screen.press(actor.session(), chords, request.seconds("hold") or 0.0)
+    hold = request.seconds("hold") or 0.0
+    actor = await request.actor()
+    await screen.press(actor.session(), chords, hold)
     return {"name": actor.name, "keys": len(chords)}
 
 
 async def type_text(request: Request) -> Any:
-    actor = request.actor()
     chords = keys.text_to_chords(request.text("text"))
+    actor = await request.actor()
     await screen.press(actor.session(), chords)
     return {"name": actor.name, "keys": len(chords)}
 
 
 async def qmp(request: Request) -> Any:
-    arguments = request.args.get("arguments") or {}
+    command, arguments = request.text("command"), request.args.get("arguments") or {}
     if not isinstance(arguments, dict):
         raise UsageError("'arguments' is not a table")
-    session = request.actor().session()
-    return {
-        "return": await session.execute(request.text("command"), arguments, timeout=PERSON_TIMEOUT)
-    }
+    session = (await request.actor()).session()
+    return {"return": await session.execute(command, arguments, timeout=PERSON_TIMEOUT)}
 
 
 async def hmp(request: Request) -> Any:
     arguments = {"command-line": request.text("line")}
-    session = request.actor().session()
+    session = (await request.actor()).session()
     return {
         "text": await session.execute("human-monitor-command", arguments, timeout=PERSON_TIMEOUT)
     }
@@ -286,15 +269,15 @@ async def hmp(request: Request) -> Any:
 
 async def console(request: Request) -> Any:
     """Answer, then carry the serial port's bytes both ways until one side hangs up."""
-    actor = request.actor()
-    wanted = request.args.get("serial")
+    wanted = request.optional_text("serial")
+    actor = await request.actor()
     consoles = actor.consoles()
     if not consoles:
         raise NotFoundError(
             f"{actor.name} has no serial port",
             hint='add [[serial]] with id = "serial0" to its profile',
         )
-    ident = str(wanted) if wanted else next(iter(consoles))
+    ident = wanted or next(iter(consoles))
     if ident not in consoles:
         raise NotFoundError(
             f"{actor.name} has no serial port {ident!r}", hint=f"it has {', '.join(consoles)}"
@@ -304,18 +287,17 @@ async def console(request: Request) -> Any:
     port.add(request.writer)
     try:
         while data := await request.reader.read(4096):
-            port.write(data)
+            await port.write(data)
     finally:
         port.remove(request.writer)
 
 
 async def supervisor(request: Request) -> Any:
-    action = request.args.get("action") or "status"
+    action = request.optional_text("action") or "status"
     server = request.server
-    if action == "stop":
-        asyncio.get_running_loop().call_soon(server.stop)
-    elif action != "status":
+    if action not in ("status", "stop"):
         raise UsageError(f"the supervisor cannot {action!r}", hint="status or stop")
+    request.last = action == "stop"
     return {
         "pid": os.getpid(),
         "version": server.version,

@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 import time
+from typing import Any
 
 from qlaunch import __version__
+from qlaunch.aio import finish
 from qlaunch.control import words
 from qlaunch.errors import InternalError, QlaunchError, UsageError
 from qlaunch.host.sockets import bind_unix
 from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all
-from qlaunch.supervisor.requests import VERBS, Request
-from qlaunch.supervisor.tasks import Tasks, note_bug
+from qlaunch.supervisor.request import Request
+from qlaunch.supervisor.requests import VERBS
+from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
 
 # How long a supervisor without machines and clients waits for more work.
 IDLE_GRACE = 1.0
 REQUEST_TIMEOUT = 10.0
+# How long a client may take to read the rest of its answer.
+READ_TIMEOUT = 30.0
+# Turns of the event loop in which a connection that was made is seen.
+TURNS = 10
+BACKLOG = 128
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Server:
@@ -27,11 +38,13 @@ class Server:
 
     def __init__(self, path: str, *, foreground: bool = False) -> None:
         self.path = path
+        self.foreground = foreground
         self.actors: dict[str, Actor] = {}
         self.started = time.time()
         self.version = __version__
-        self._foreground = foreground
-        self._clients = 0
+        self._listener: socket.socket | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._last: list[asyncio.StreamWriter] = []
         self._stop = asyncio.Event()
         self._waiters: set[asyncio.Event] = set()
         self._idle: asyncio.TimerHandle | None = None
@@ -42,16 +55,22 @@ class Server:
         assert self._tasks is not None
         return self._tasks
 
+    # ---- its life -------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Take the control socket; who connects is served by `serve`. Raises: ConflictError."""
+        self._listener = bind_unix(self.path, backlog=BACKLOG)
+
     async def serve(self, *, adopt: bool, ready: asyncio.Event) -> None:
         """Adopt machines, answer requests, and return when there is nothing left to look after or
         `stop` was called. Machines that still run then go on without us."""
+        assert self._listener is not None
         async with asyncio.TaskGroup() as group:
             tasks = self._tasks = Tasks(group)
             if adopt:
-                await adopt_all(tasks, self.actors, self.note_change)
-            listener = bind_unix(self.path, backlog=128)
+                await self.adopt_strays()
             server = await asyncio.start_unix_server(
-                self._client, sock=listener, limit=words.REQUEST_LIMIT
+                self._client, sock=self._listener, limit=words.REQUEST_LIMIT
             )
             ready.set()
             self._consider_ending()
@@ -60,12 +79,56 @@ class Server:
             # Who connects from now on finds no socket and starts the next supervisor.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
+            await self._end_clients()
             for actor in list(self.actors.values()):
                 await actor.leave()
             tasks.cancel_all()
+        for writer in self._last:
+            writer.close()
 
     def stop(self) -> None:
+        """End soon; machines go on."""
         self._stop.set()
+
+    def _consider_ending(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if not (self.actors or self._clients or self.foreground or self._stop.is_set()):
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(IDLE_GRACE, self._end_when_alone)
+
+    def _end_when_alone(self) -> None:
+        self.tasks.create_task(self._look_whether_alone())
+
+    async def _look_whether_alone(self) -> None:
+        """End, unless somebody comes while the socket is being put away: he is served."""
+        aside = f"{self.path}.ending"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, aside)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if self.actors or self._clients:
+            os.rename(aside, self.path)
+            return
+        self._stop.set()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+
+    async def _end_clients(self) -> None:
+        """End the requests under way: a start is undone, a stop is given up."""
+        for task in self._clients:
+            task.cancel()
+        if self._clients:
+            await asyncio.wait(set(self._clients))
+
+    # ---- its machines ---------------------------------------------------------------------------
+
+    async def adopt_strays(self) -> None:
+        """Adopt machines that run and have no supervisor, for example since a `qlaunch run` was
+        killed. A supervisor in the foreground looks after its own one only."""
+        if not self.foreground:
+            await adopt_all(self.tasks, self.actors, self.note_change)
 
     def host(self, name: str) -> Actor:
         """A new actor for `name`. Raises: BusyError when another process hosts it."""
@@ -90,28 +153,25 @@ class Server:
         finally:
             self._waiters.discard(waiter)
 
-    def _consider_ending(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        if not self.actors and not self._clients and not self._foreground:
-            self._idle = asyncio.get_running_loop().call_later(IDLE_GRACE, self._stop.set)
+    # ---- its clients ----------------------------------------------------------------------------
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
         self._consider_ending()
         try:
-            await self._answer(reader, writer)
+            if _is_ours(writer):
+                await self._answer(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         except asyncio.CancelledError:
             if not self._stop.is_set():
                 raise
         finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-            self._clients -= 1
+            if writer not in self._last:
+                await _close(writer)
+            self._clients.discard(task)
             self._consider_ending()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,15 +184,36 @@ class Server:
             result = await _watched(request, verb)
         except QlaunchError as error:
             writer.write(words.encode({"error": error.to_dict()}))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            raise
         except Exception as error:  # noqa: BLE001 -- the supervisor's door: see CONTRIBUTING.md
-            note_bug()
+            note_bug(error)
             log = os.path.join(paths.state_dir(), "supervisor.log")
             bug = InternalError(f"a bug in qlaunch: {error!r}", hint=f"please report it with {log}")
             writer.write(words.encode({"error": bug.to_dict()}))
         else:
             if result is not None:
                 writer.write(words.encode({"result": result}))
-        await writer.drain()
+            if request.last:
+                # Its connection ends when we do: that is how it learns of it.
+                self._last.append(writer)
+                self.stop()
+
+
+def _is_ours(writer: asyncio.StreamWriter) -> bool:
+    """Whether the client is this user or root; the folder's mode alone keeps others out already."""
+    sock = writer.get_extra_info("socket")
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(raw)[1] in (0, os.getuid())
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            await writer.wait_closed()
+    except (ConnectionError, TimeoutError):
+        writer.transport.abort()
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -140,35 +221,43 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
         async with asyncio.timeout(REQUEST_TIMEOUT):
             return await reader.readuntil(b"\n")
     except TimeoutError:
-        raise UsageError("no request came") from None
+        raise UsageError(f"no request came within {REQUEST_TIMEOUT:g} s") from None
     except asyncio.LimitOverrunError:
         raise UsageError(f"the request is longer than {words.REQUEST_LIMIT} bytes") from None
 
 
 async def _watched(request: Request, verb: str) -> object:
-    """Carry out the verb; a client that hangs up meanwhile cancels it."""
+    """Carry out the verb; a client that hangs up meanwhile cancels it.
+
+    Raises: ConnectionResetError when it did, once what was under way has been undone.
+    """
     if verb == "console":
         return await VERBS[verb](request)
     work = asyncio.ensure_future(VERBS[verb](request))
-    hangup = asyncio.ensure_future(request.reader.read(1))
+    hangup = asyncio.ensure_future(_hung_up(request.reader))
     try:
         await asyncio.wait({work, hangup}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            work.cancel()
-        return await _outcome(work, request)
+        is_left = not work.done()
     finally:
         for task in (work, hangup):
             task.cancel()
-        await asyncio.gather(work, hangup, return_exceptions=True)
+        await finish(_ended(work, hangup))
+    if work.cancelled() or is_left:
+        await guarded(_raised(work))
+        raise ConnectionResetError("the client hung up")
+    return work.result()
 
 
-async def _outcome(work: asyncio.Future[object], request: Request) -> object:
-    try:
-        return await work
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if request.cancelled_by is None or (current is not None and current.cancelling()):
-            if work.cancelled() and not (current is not None and current.cancelling()):
-                raise ConnectionError("the client hung up") from None
-            raise
-        raise QlaunchError(f"cancelled by `{request.cancelled_by}`") from None
+async def _hung_up(reader: asyncio.StreamReader) -> None:
+    while await reader.read(1 << 16):
+        pass  # there is one request a connection: what follows it is nothing to us
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _raised(work: asyncio.Future[Any]) -> None:
+    """Raise a bug that came out of `work` after its client was gone."""
+    with contextlib.suppress(asyncio.CancelledError, QlaunchError):
+        work.result()

@@ -18,7 +18,7 @@ class Tasks:
         self._born: set[asyncio.Task[Any]] = set()
 
     def create_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self._group.create_task(_guarded(work))
+        task = self._group.create_task(guarded(work))
         self._born.add(task)
         task.add_done_callback(self._born.discard)
         return task
@@ -29,16 +29,22 @@ class Tasks:
             task.cancel()
 
 
-async def _guarded(work: Coroutine[Any, Any, Any]) -> Any:
+async def guarded(work: Coroutine[Any, Any, Any]) -> Any:
+    """Carry out `work`; None when there was a bug in it, which is then in the supervisor's log."""
     try:
         return await work
-    except Exception:  # noqa: BLE001 -- the supervisor's door: see CONTRIBUTING.md
-        note_bug()
+    except Exception as bug:  # noqa: BLE001 -- the supervisor's door: see CONTRIBUTING.md
+        note_bug(bug)
         return None
 
 
-def note_bug() -> None:
-    """Write the current exception to the supervisor's log, which is its standard error."""
-    text = f"qlaunch supervisor: a bug:\n{traceback.format_exc()}\n"
-    sys.stderr.write(text)
+def note_bug(bug: BaseException) -> None:
+    """Write a bug to the supervisor's log, which is its standard error."""
+    text = "".join(traceback.format_exception(bug))
+    note(f"a bug:\n{text}")
+
+
+def note(text: str) -> None:
+    """Write a line to the supervisor's log."""
+    sys.stderr.write(f"qlaunch supervisor: {text}\n")
     sys.stderr.flush()

@@ -35,7 +35,7 @@ class Floor:
         for name in self._place.names:
             plan = machines.load_plan(name)
             assert plan is not None, f"{name} has not run yet"
-            folder = self._place.folder / "floor" / name
+            folder = self._place.sockets / "floor" / name
             folder.mkdir(parents=True)
             self._specs.append(_spec(plan, folder))
         return self
@@ -86,5 +86,5 @@ def _spec(plan: Plan, folder: Path) -> dict[str, Any]:
         "argv": [word for option in options for word in option],
         "files": files,
         "qmp": str(folder / "qmp"),
-        "log": str(folder / "log"),
+        "log": machines.log_path(plan.name),
     }

@@ -32,7 +32,6 @@ _FOLDERS = {
     "XDG_DATA_HOME": "data",
     "XDG_STATE_HOME": "state",
     "XDG_CACHE_HOME": "cache",
-    "XDG_RUNTIME_DIR": "run",
 }
 _PROFILE = """\
 # The demo guest's machine with a qcow2 disk, emulated: what a start costs does not hang on KVM.
@@ -86,6 +85,7 @@ class Place:
         self.names = [f"bench{at:02}" for at in range(machines)]
         self.ident = uuid.uuid4().hex
         self.folder = Path(tempfile.mkdtemp(prefix="ql-bench-"))
+        self.sockets = Path(tempfile.mkdtemp(prefix="ql-bench-", dir=_memory_folder()))
         self.python = str(self.folder / "env/bin/python3")
         self.qlaunch = str(self.folder / "env/bin/qlaunch")
         self._anchor: client.Connection | None = None
@@ -93,11 +93,13 @@ class Place:
 
     def __enter__(self) -> Self:
         try:
-            for name in _FOREIGN:
-                os.environ.pop(name, None)
+            for name in list(os.environ):
+                if name in _FOREIGN or name.startswith(("PYTHON", "QLAUNCH_")):
+                    del os.environ[name]
             for variable, folder in _FOLDERS.items():
                 (self.folder / folder).mkdir(mode=0o700)
                 os.environ[variable] = str(self.folder / folder)
+            os.environ["XDG_RUNTIME_DIR"] = str(self.sockets)
             os.environ["QLAUNCH_TEST_ID"] = self.ident
             profiles = Path(paths.config_dir()) / "profiles"
             profiles.mkdir(parents=True)
@@ -121,7 +123,8 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         left = leftovers.reap(self.ident)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.sockets):
+            shutil.rmtree(folder, ignore_errors=True)
         if left:
             print("these were left running and have been killed:", *left, sep="\n", file=sys.stderr)
 
@@ -212,9 +215,16 @@ def at_once(requests: list[bytes]) -> float:
     return seconds
 
 
+def _memory_folder() -> str:
+    """Where sockets lie on a real system: in memory. On a disk they would cost more than QEMU."""
+    folders = (os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}", "/dev/shm")
+    return next((each for each in folders if os.access(each, os.W_OK)), tempfile.gettempdir())
+
+
 def _make_environment(folder: Path, script: str) -> None:
-    """An environment with qlaunch and what it imports, as an installation has it: no .pth file and
-    no setuptools, which would make a start of Python, and so the limits, larger."""
+    """An environment with qlaunch and what it imports, as an installation has it: compiled, and
+    with no .pth file and no setuptools, which would make a start of Python, and so the limits,
+    larger. What is measured stays as it is while somebody works on the checkout."""
     venv.create(folder, with_pip=False, symlinks=True)
     site = next((folder / "lib").glob("python3*")) / "site-packages"
     for requirement in metadata.requires("qlaunch") or ():
@@ -223,7 +233,12 @@ def _make_environment(folder: Path, script: str) -> None:
             assert word
             _link_package(metadata.distribution(word[0]), site)
     package = Path(words.__file__).resolve().parents[1]
-    (site / "qlaunch").symlink_to(package)
+    shutil.copytree(package, site / "qlaunch", ignore=shutil.ignore_patterns("__pycache__"))
+    shipped = site / "qlaunch" / "shipped"
+    if not shipped.exists():
+        shipped.mkdir()
+        shutil.copytree(paths.shipped_profiles(), shipped / "profiles")
+    subprocess.run([folder / "bin/python3", "-m", "compileall", "-q", site / "qlaunch"], check=True)
     Path(script).write_text(_SCRIPT.format(python=folder / "bin/python3"), encoding="utf-8")
     Path(script).chmod(0o755)
 

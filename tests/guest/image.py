@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +20,11 @@ SCRIPTS = ("ask", "net-up", "shutdown", "start-agent", "udhcpc-script")
 # Loaded at each start, in this order, each with what it depends on.
 DRIVERS = (
     "virtio_pci virtio_blk virtio_net virtio_scsi virtio_console virtio-rng virtio_balloon"
-    " ahci ata_piix sd_mod sr_mod nvme floppy xhci_pci ehci_pci uhci_hcd usb-storage usbhid"
-    " hid-generic 9p 9pnet_virtio isofs e1000 8139cp pcnet32 i6300esb pvpanic-mmio button evdev"
+    " ahci ata_piix sd_mod sr_mod nvme xhci_pci ehci_pci uhci_hcd usb-storage usbhid"
+    " hid-generic 9p 9pnet_virtio isofs 8139cp i6300esb pvpanic-mmio button evdev"
 )
+# Without a floppy controller it looks for one for eight seconds, so it is loaded when asked for.
+FLOPPY = "floppy"
 
 
 @contextmanager
@@ -34,6 +36,17 @@ def built() -> Iterator[Path]:
         _pack(root, target)
         shutil.rmtree(root)
         yield target
+
+
+def iso(path: Path, files: Mapping[str, str]) -> None:
+    """Make an ISO image that holds `files`, text by name."""
+    with tempfile.TemporaryDirectory(prefix="ql-iso-", dir="/tmp") as folder:
+        for name, text in files.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        subprocess.run(
+            [_program("genisoimage"), "-quiet", "-rational-rock", "-output", str(path), folder],
+            check=True,
+        )
 
 
 def _lay_out(root: Path) -> None:
@@ -81,15 +94,17 @@ def _install_drivers(root: Path) -> None:
     assert kernel
     folder = Path("/lib/modules", os.path.basename(kernel).removeprefix("vmlinuz-"))
     needs = _dependencies(folder / "modules.dep")
+    paths = {_module(path): path for path in needs}
     order: list[str] = []
     for name in DRIVERS.split():
-        path = next((each for each in needs if _module(each) == _module(name)), None)
-        if path is None:  # built into this kernel
-            continue
-        order += [each for each in (*reversed(needs[path]), path) if each not in order]
+        path = paths.get(_module(name))  # none: built into this kernel
+        needed = [*reversed(needs[path]), path] if path else []
+        order += [each for each in needed if each not in order]
     for number, path in enumerate(order):
         target = root / "modules" / f"{number:02}-{_module(path)}.ko"
         target.write_bytes(_unpacked(folder / path))
+    if FLOPPY in paths:
+        (root / "modules/floppy").write_bytes(_unpacked(folder / paths[FLOPPY]))
 
 
 def _dependencies(file: Path) -> dict[str, list[str]]:

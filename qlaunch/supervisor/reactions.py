@@ -1,0 +1,69 @@
+"""What a machine's actor does when QEMU says that something happened."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from qlaunch.machine import stop
+from qlaunch.machine.machine import Machine, quietly
+from qlaunch.qmp.session import Event
+from qlaunch.store import machines
+from qlaunch.supervisor import policy
+
+if TYPE_CHECKING:
+    from qlaunch.supervisor.actor import Actor
+
+
+async def react(actor: Actor, machine: Machine, event: Event) -> None:
+    """Answer one event. Raises: QlaunchError when QEMU will not do what the policy wants."""
+    life = machine.plan.lifecycle
+    if event.name == "SHUTDOWN":
+        reason = str(event.data.get("reason"))
+        machine.log.say(f"the machine shut down: {reason}")
+        # Our own `quit` after it is not why the guest ended.
+        actor.shutdown = actor.shutdown or reason
+        action = policy.on_shutdown(life, event.data, stop_asked=actor.stop_asked)
+        await _act(actor, machine, action)
+    elif event.name == "GUEST_PANICKED":
+        machine.log.say("the guest panicked")
+        actor.shutdown = "guest-panic"
+        await _act(actor, machine, policy.on_panic(life, stop_asked=actor.stop_asked))
+    elif event.name == "RESET":
+        await _after_reset(actor, machine, event)
+    elif event.name in ("STOP", "RESUME", "SUSPEND", "WAKEUP"):
+        if actor.operation is None or actor.operation.kind == "resetting":
+            actor.note_state(await machine.run_state())
+    elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
+        machine.log.say(f"{event.name}: {dict(event.data)}")
+
+
+async def _act(actor: Actor, machine: Machine, action: policy.Action) -> None:
+    if machine.session is None or machine.process.ended:
+        return
+    if action == "reset" and not actor.may_restart():
+        machine.log.say(f"not started anew: {policy.RESTARTS} times in a minute are enough")
+        action = "quit"
+    if action == "quit":
+        await quietly(machine, "quit", stop.QUIT_TIMEOUT)
+    elif action == "reset":
+        machine.log.say("started anew by the profile's policy")
+        actor.shutdown = None
+        await machine.reset(go=True)
+    else:
+        # It stays as it is, for somebody to look at: what ends it later is another matter.
+        actor.shutdown = None
+        actor.note_state(await machine.run_state())
+
+
+async def _after_reset(actor: Actor, machine: Machine, event: Event) -> None:
+    """The guest restarted itself: `boot.once` has done its work, for good."""
+    if not event.data.get("guest"):
+        return
+    machine.log.say("the guest restarted")
+    once = machine.plan.boot.once
+    leases = machines.load_leases(actor.name)
+    if once is not None and leases.once_done != once:
+        await asyncio.to_thread(machines.save_leases, actor.name, evolve(leases, once_done=once))

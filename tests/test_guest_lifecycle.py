@@ -1,0 +1,84 @@
+"""What becomes of a machine whose guest restarts, panics or hangs: the profile's policies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.guest.machine import TEST_LIMIT, Guest, Home
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(TEST_LIMIT)]
+
+PANIC = "echo c >/proc/sysrq-trigger"
+BOARD = 'watchdog = "i6300esb"\nwatchdog_action = "reset"\n'
+POLICIES = """\
+[lifecycle]
+on_reboot = "{0}"
+on_crash = "{0}"
+"""
+
+
+def how_it_ended(guest: Guest) -> str:
+    """What `ps -a` says of a machine's last end."""
+    guest.home.qlaunch("wait", guest.name, "--timeout", "60s")
+    listed = json.loads(guest.home.qlaunch("ps", "--all", "--json").out)["machines"]
+    (row,) = [row for row in listed if row["name"] == guest.name]
+    assert row["state"] == "stopped"
+    return str(row)
+
+
+def test_with_restart_the_guest_comes_back_in_the_same_process(
+    guest_home: Home, guest_initrd: Path
+) -> None:
+    said = POLICIES.format("restart")
+    with Guest(guest_home, guest_initrd, said, machine=BOARD) as guest:
+        boots = [guest.boot()]
+        process = guest.status()["pid"]
+        guest.tell("reboot -f")
+        boots.append(guest.ready())
+        guest.tell(PANIC)
+        boots.append(guest.ready())
+        # Opened, never fed: the shortest time that the driver takes.
+        guest.tell("watchdog -F -t 600 -T 2 /dev/watchdog")
+        boots.append(guest.ready())
+        assert len(set(boots)) == len(boots)
+        assert (guest.state(), guest.status()["pid"]) == ("running", process)
+        log = guest.qlaunch("logs").out
+        assert "the guest panicked" in log
+        assert "WATCHDOG" in log
+
+
+def test_with_destroy_a_restart_ends_the_machine(guest_home: Home, guest_initrd: Path) -> None:
+    with Guest(guest_home, guest_initrd, POLICIES.format("destroy")) as guest:
+        guest.boot()
+        guest.tell("reboot -f")
+        assert "guest-reset" in how_it_ended(guest)
+
+
+def test_with_destroy_a_panic_ends_the_machine(guest_home: Home, guest_initrd: Path) -> None:
+    with Guest(guest_home, guest_initrd, POLICIES.format("destroy")) as guest:
+        guest.boot()
+        guest.tell(PANIC)
+        assert "panic" in how_it_ended(guest)
+
+
+def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
+    guest_home: Home, guest_initrd: Path
+) -> None:
+    with Guest(guest_home, guest_initrd, POLICIES.format("preserve")) as guest:
+        boot = guest.boot()
+        guest.tell("reboot -f")
+        guest.await_log("the machine shut down: guest-reset")
+        guest.await_state("shutdown")
+        guest.qlaunch("reset")
+        if guest.state() != "running":
+            guest.qlaunch("resume")
+        assert guest.ready() != boot
+        guest.tell(PANIC)
+        guest.await_log("the guest panicked")
+        guest.await_state("guest-panicked")
+        assert guest.status()["pid"]
+        guest.qlaunch("down")
+        assert guest.state() == "stopped"
