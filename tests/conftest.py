@@ -15,9 +15,9 @@ import pytest
 from hypothesis import settings
 
 from tests import leftovers, prerequisites
+from tests.guest import image, machine
 from tests.rig import Rig
 from tests.rig import rig as running_rig
-from tests.guest import image, machine
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 _KEPT_VARIABLES = frozenset({"QLAUNCH_REQUIRE", "QLAUNCH_QEMU10"})

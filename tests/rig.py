@@ -152,6 +152,15 @@ class Console:
             assert data, f"the console ended; waited for {pattern!r} in {text!r}"
             self.received += data
 
+    def says(self, pattern: str) -> bool:
+        """Whether the guest answers to a question now."""
+        self.send("?")
+        try:
+            self.expect(pattern)
+        except TimeoutError:
+            return False
+        return True
+
     def send(self, text: str) -> None:
         self.socket.sendall(text.encode())
 
@@ -219,6 +228,13 @@ class Rig:
         """Wait until the demo guest listens."""
         with self.console(name) as console:
             console.expect("READY\r\n")
+
+    def responds(self, name: str = "demo") -> None:
+        """Wait until the demo guest answers; what it printed may have been lost."""
+        with self.console(name) as console:
+            console.socket.settimeout(0.5)
+            console.received = b""
+            until(lambda: console.says(r"up=\d+ boots=\d+"), f"an answer of {name}")
 
     # ---- the supervisor -------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def guest(shared_cache: Path, guest_initrd: Path) -> Iterator[Guest]:
-    with home(shared_cache) as user, Guest(user, guest_initrd) as machine:
+    with home(shared_cache) as user, Guest(user, guest_initrd, words="bare=1") as machine:
         machine.boot("video.model=std")
         yield machine
 
@@ -99,35 +99,23 @@ def test_a_person_works_in_the_shell_leaves_and_comes_back_to_what_was_said(gues
 def test_control_c_is_the_guests(guest: Guest) -> None:
     with terminal(guest) as tty:
         tty.expect(rb"guest# ")
-        tty.type(b"tail -f /dev/null; echo interrupted-$?\r")
-        tty.expect(rb"interrupted-\$\?\r*\n")
+        tty.type(b"echo begun-$((40 + 6)); tail -f /dev/null\r")
+        tty.expect(rb"begun-46\r\n")
         tty.type(b"\x03")
         tty.expect(rb"guest# ")
         tty.type(b"echo after-$((40 + 4))\r")
         tty.expect(rb"after-44\r\n")
 
 
-def test_a_piped_question_is_answered_once(guest: Guest) -> None:
-    done = subprocess.run(
-        [*PROGRAM, "console", guest.name, "--serial", "serial0", "--once"],
-        input=b"\recho sum-$((40 + 5))\r",
-        capture_output=True,
-        check=True,
-        timeout=LIMIT,
-        env=guest.home.environment,
-    )
-    assert b"sum-45\r\n" in done.stdout
-
-
 def test_much_output_is_all_in_the_log_while_nobody_looks(guest: Guest) -> None:
     """More than the log's limit, so that it is turned over on the way."""
     lines = 24_000
-    guest.run(f"seq -f 'line %07g of the long answer, written while nobody looks' 1 {lines}"
-              " >/dev/ttyS0", LIMIT * 3)  # fmt: skip
+    text = "s/.*/line & of the long answer that comes while nobody looks/"
+    guest.run(f"seq -w 1 {lines} | sed '{text}' >/dev/ttyS0", LIMIT * 3)
     guest.run("echo the end >/dev/ttyS0")
     said = console_log(guest)
-    found = [int(number) for number in re.findall(rb"line (\d{7}) of", said)]
-    assert lines * 60 > MIB
+    found = [int(number) for number in re.findall(rb"line (\d{5}) of", said)]
+    assert len(said) > MIB
     assert found == list(range(1, lines + 1))
 
 

@@ -239,12 +239,3 @@ def test_the_pci_bus_shows_the_cards_of_the_profile(guest: Guest) -> None:
         "8086:293e",  # the HDA sound card
         "8086:25ab",  # the watchdog
     }
-
-
-def test_the_profile_keeps_the_addresses_over_a_restart(guest: Guest) -> None:
-    before = guest.run("ls /sys/bus/pci/devices")
-    guest.hang_up()
-    guest.qlaunch("kill")
-    guest.boot(*SETTINGS)
-    assert guest.run("ls /sys/bus/pci/devices") == before
-    assert guest.run("cat /sys/class/net/eth0/address") == MAC

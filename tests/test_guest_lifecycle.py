@@ -33,7 +33,7 @@ def test_with_restart_the_guest_comes_back_in_the_same_process(
     guest_home: Home, guest_initrd: Path
 ) -> None:
     said = POLICIES.format("restart")
-    with Guest(guest_home, guest_initrd, said, machine=BOARD) as guest:
+    with Guest(guest_home, guest_initrd, said, machine=BOARD, words="bare=1") as guest:
         boots = [guest.boot()]
         process = guest.status()["pid"]
         guest.tell("reboot -f")
@@ -51,14 +51,14 @@ def test_with_restart_the_guest_comes_back_in_the_same_process(
 
 
 def test_with_destroy_a_restart_ends_the_machine(guest_home: Home, guest_initrd: Path) -> None:
-    with Guest(guest_home, guest_initrd, POLICIES.format("destroy")) as guest:
+    with Guest(guest_home, guest_initrd, POLICIES.format("destroy"), words="bare=1") as guest:
         guest.boot()
         guest.tell("reboot -f")
         assert "guest-reset" in how_it_ended(guest)
 
 
 def test_with_destroy_a_panic_ends_the_machine(guest_home: Home, guest_initrd: Path) -> None:
-    with Guest(guest_home, guest_initrd, POLICIES.format("destroy")) as guest:
+    with Guest(guest_home, guest_initrd, POLICIES.format("destroy"), words="bare=1") as guest:
         guest.boot()
         guest.tell(PANIC)
         assert "panic" in how_it_ended(guest)
@@ -67,7 +67,7 @@ def test_with_destroy_a_panic_ends_the_machine(guest_home: Home, guest_initrd: P
 def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
     guest_home: Home, guest_initrd: Path
 ) -> None:
-    with Guest(guest_home, guest_initrd, POLICIES.format("preserve")) as guest:
+    with Guest(guest_home, guest_initrd, POLICIES.format("preserve"), words="bare=1") as guest:
         boot = guest.boot()
         guest.tell("reboot -f")
         guest.await_log("the machine shut down: guest-reset")

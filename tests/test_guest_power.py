@@ -19,7 +19,7 @@ remove = true
 
 
 def test_down_asks_the_guest_agent(guest_home: Home, guest_initrd: Path) -> None:
-    with Guest(guest_home, guest_initrd, words="agent=1") as guest:
+    with Guest(guest_home, guest_initrd, words="bare=1 agent=1") as guest:
         guest.boot()
         guest.run("until pidof qemu-ga; do :; done")
         done = guest.qlaunch("down")
@@ -33,7 +33,7 @@ def test_down_asks_the_guest_agent(guest_home: Home, guest_initrd: Path) -> None
 def test_the_power_button_is_pressed_until_a_guest_that_still_boots_hears_it(
     guest_home: Home, guest_initrd: Path
 ) -> None:
-    with Guest(guest_home, guest_initrd, NO_AGENT, words="button=1") as guest:
+    with Guest(guest_home, guest_initrd, NO_AGENT, words="bare=1 button=1") as guest:
         guest.up()
         done = guest.qlaunch("down", limit=BOOT_LIMIT)
         assert "power button pressed (2 times)" in done.err
@@ -45,7 +45,7 @@ def test_a_guest_that_does_not_listen_runs_on_until_it_is_forced(
     guest_home: Home, guest_initrd: Path
 ) -> None:
     # Its agent's port is there, and nobody behind it.
-    with Guest(guest_home, guest_initrd) as guest:
+    with Guest(guest_home, guest_initrd, words="bare=1") as guest:
         boot = guest.boot()
         refused = guest_home.qlaunch("down", guest.name, "--timeout", "5s")
         assert refused.status == TIMED_OUT

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ MOUNT = 'mount -t tmpfs -o size=20m tmpfs "$0" && head -c 12M /dev/zero >"$0/bal
 
 
 def test_what_the_guest_has_flushed_survives_a_kill(guest_home: Home, guest_initrd: Path) -> None:
-    with Guest(guest_home, guest_initrd, TWO) as guest:
+    with Guest(guest_home, guest_initrd, TWO, words="bare=1") as guest:
         boot = guest.boot()
         guest.run(f"echo {boot} | dd of=/dev/vda bs=512 seek=99 conv=fsync 2>/dev/null")
         guest.hang_up()
@@ -51,19 +50,21 @@ def test_what_the_guest_has_flushed_survives_a_kill(guest_home: Home, guest_init
 
 
 @pytest.fixture
-def small_folder(guest_home: Home) -> Iterator[Path]:
+def small_folder(guest_home: Home) -> Path:
     """A folder where only what `guest_home.prefix` starts sees the small file system."""
     folder = guest_home.place / "small"
     folder.mkdir()
     user = () if os.getuid() == 0 else ("--user", "--map-root-user")
     guest_home.prefix = ("unshare", "--mount", *user, "sh", "-c", MOUNT, str(folder))
-    yield folder
+    return folder
 
 
 def test_a_full_disk_of_the_host_stops_the_guest_and_loses_nothing(
     guest_home: Home, guest_initrd: Path, small_folder: Path
 ) -> None:
-    with Guest(guest_home, guest_initrd, SMALL.format(folder=small_folder)) as guest:
+    with Guest(
+        guest_home, guest_initrd, SMALL.format(folder=small_folder), words="bare=1"
+    ) as guest:
         guest.up()
         guest_home.prefix = ()
         guest.ready()

@@ -36,7 +36,7 @@ def state_file(name: str, machine: str = "demo") -> Path:
     return Path(paths.machine_state(machine)) / name
 
 
-# ---- between two supervisors ----------------------------------------------------------------------
+# ---- between two supervisors --------------------------------------------------------------------
 
 
 def test_the_next_supervisor_takes_over_after_a_kill(rig: Rig) -> None:
@@ -50,6 +50,7 @@ def test_the_next_supervisor_takes_over_after_a_kill(rig: Rig) -> None:
     assert all(os.path.exists(uri.partition("://")[2]) for uri in after["display"])
     assert abs(after["since"] - before["since"]) < 1
     with rig.console() as console:
+        console.expect("READY\r\n")  # from the log: the guest does not say it again
         console.send("+")
         console.expect(r"count=1\r")
     assert rig.ask("down", name="demo")["how"] == "guest-shutdown"
@@ -135,7 +136,7 @@ def test_a_restart_after_a_crash_works_for_an_adopted_machine(rig: Rig) -> None:
     rig.ready()
 
 
-# ---- damaged files --------------------------------------------------------------------------------
+# ---- damaged files ------------------------------------------------------------------------------
 
 DAMAGE = {
     "torn": b'{"version": 1, "nam',
@@ -147,14 +148,14 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", list(DAMAGE))
-def test_a_damaged_note_about_a_running_machine_loses_nothing(rig: Rig, damage: str) -> None:
+def test_a_damaged_note_about_a_running_machine_loses_nothing(rig: Rig) -> None:
     pid = rig.up()["pid"]
-    rig.kill_supervisor()
-    state_file("run.json").write_bytes(DAMAGE[damage])
-    row = rig.row()
-    assert (row["pid"], row["state"]) == (pid, "running")
-    assert state_file("run.json.damaged").read_bytes() == DAMAGE[damage]
+    for what, damage in DAMAGE.items():
+        rig.kill_supervisor()
+        state_file("run.json").write_bytes(damage)
+        row = rig.row()
+        assert (row["pid"], row["state"]) == (pid, "running"), what
+        assert state_file("run.json.damaged").read_bytes() == damage
     rig.kill_supervisor()
     assert rig.row()["pid"] == pid
     rig.kill()
@@ -168,7 +169,7 @@ def test_a_note_with_a_damaged_process_is_made_good(rig: Rig) -> None:
     assert rig.row()["pid"] == pid
 
 
-@pytest.mark.parametrize("damage", list(DAMAGE))
+@pytest.mark.parametrize("damage", ["torn", "other version"])
 def test_a_damaged_plan_of_a_running_machine_leaves_it_killable(rig: Rig, damage: str) -> None:
     pid = rig.up()["pid"]
     rig.kill_supervisor()
@@ -185,16 +186,17 @@ def test_a_damaged_plan_of_a_running_machine_leaves_it_killable(rig: Rig, damage
     assert state_file("plan.json.damaged").read_bytes() == DAMAGE[damage]
 
 
-@pytest.mark.parametrize("damage", list(DAMAGE))
-def test_damaged_leases_are_set_aside_and_named(rig: Rig, damage: str) -> None:
+def test_damaged_leases_are_set_aside_and_named(rig: Rig) -> None:
     state_file("").mkdir(parents=True)
-    damaged = DAMAGE[damage].replace(b'"name": 3', b'"macs": 3')
-    state_file("leases.json").write_bytes(damaged)
-    warnings = rig.up()["warnings"]
-    assert [warning["where"] for warning in warnings] == [str(state_file("leases.json"))]
-    assert str(state_file("leases.json.damaged")) in warnings[0]["hint"]
-    assert state_file("leases.json.damaged").read_bytes() == damaged
-    assert rig.row()["warnings"] == warnings
+    for what, damage in DAMAGE.items():
+        damaged = damage.replace(b'"name": 3', b'"macs": 3')
+        state_file("leases.json").write_bytes(damaged)
+        warnings = rig.up()["warnings"]
+        assert [warning["where"] for warning in warnings] == [str(state_file("leases.json"))], what
+        assert str(state_file("leases.json.damaged")) in warnings[0]["hint"]
+        assert state_file("leases.json.damaged").read_bytes() == damaged
+        assert rig.row()["warnings"] == warnings
+        rig.kill()
 
 
 def test_everything_damaged_at_once(rig: Rig) -> None:
@@ -208,7 +210,7 @@ def test_everything_damaged_at_once(rig: Rig) -> None:
     assert rig.up()["pid"]
 
 
-# ---- killed at any moment -------------------------------------------------------------------------
+# ---- killed at any moment -----------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -294,7 +296,7 @@ def check_true(rig: Rig) -> None:
     if row:
         assert (row["state"], is_alive(row["pid"])) == ("running", True)
         assert rig.ask("qmp", name="demo", command="query-status")["return"]["running"]
-        rig.ready()
+        rig.responds()
         rig.kill()
     assert nothing_left_but_parts() == []
     for image in Path(paths.machine_data("demo")).glob("*.qcow2"):

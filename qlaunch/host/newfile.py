@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -110,6 +109,8 @@ def publish(fd: int, part: str, path: str) -> None:
 
 def _rename(part: str, path: str) -> None:
     """Rename without replacing, where the file system has no hard links (FAT, some of FUSE)."""
+    import ctypes  # for this one call
+
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(part), os.fsencode(path)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:

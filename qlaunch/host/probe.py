@@ -7,9 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
@@ -50,7 +48,7 @@ def find_qemu(arch: str, explicit: str | None) -> str:
             )
         return os.path.abspath(found)
     found = shutil.which(f"qemu-system-{arch}")
-    if found is None and arch == platform.machine():
+    if found is None and arch == os.uname().machine:
         found = next((path for path in _FAMILY_BINARIES if os.access(path, os.X_OK)), None)
     if found is None:
         raise HostError(f"there is no qemu-system-{arch} on this computer", hint=hint)
@@ -110,7 +108,7 @@ def _module_times(binary: str) -> Iterator[int]:
         f"{prefix}/lib/qemu",
         f"{prefix}/lib64/qemu",
     ]
-    directories.append(f"{prefix}/lib/{platform.machine()}-linux-gnu/qemu")
+    directories.append(f"{prefix}/lib/{os.uname().machine}-linux-gnu/qemu")
     for directory in directories:
         with contextlib.suppress(OSError):
             yield os.stat(directory).st_mtime_ns
@@ -132,6 +130,8 @@ def _save(file: str, facts: QemuFacts) -> None:
     directory = os.path.dirname(file)
     with contextlib.suppress(OSError):
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        import tempfile
+
         fd, part = tempfile.mkstemp(prefix=".qemu-", dir=directory)
         try:
             with open(fd, "w", encoding="utf-8") as stream:

@@ -23,14 +23,15 @@ FLUSH_TIME = 5.0
 
 
 class Console:
-    """One serial port of a running machine."""
+    """One serial port of a running machine. `recall` shows clients what an earlier supervisor has
+    logged of it."""
 
-    def __init__(self, ident: str, log_path: str) -> None:
+    def __init__(self, ident: str, log_path: str, *, recall: bool = False) -> None:
         self.ident = ident
         self._log_path = log_path
         self._log = self._logged = -1
         self._open_log()
-        self._ring = bytearray()
+        self._ring = bytearray(_tail(log_path) if recall else b"")
         self._clients: set[asyncio.StreamWriter] = set()
         self._port: asyncio.WriteTransport | None = None
         self._ended = False
@@ -116,6 +117,16 @@ class Console:
         for client in self._clients:
             _hang_up(client)
         self._clients.clear()
+
+
+def _tail(log_path: str) -> bytes:
+    """The last output that was logged."""
+    try:
+        with open(log_path, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - RING))
+            return log.read(RING)
+    except OSError:
+        return b""
 
 
 def _hang_up(client: asyncio.StreamWriter) -> None:

@@ -7,7 +7,7 @@ import socket
 from asyncio import sleep
 from collections.abc import Callable, Mapping
 
-from qemu.qmp import Message, QMPClient, Runstate
+from qemu.qmp import Message, QMPClient, Runstate, protocol, qmp_client
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.util import flush
 
@@ -23,6 +23,10 @@ _TURN = 50
 _SILENT = logging.getLogger("qlaunch.qmp.library")
 _SILENT.setLevel(logging.CRITICAL + 1)
 _SILENT.propagate = False
+# Nor does anybody read the tracebacks that it puts into words each time a connection ends: 1 ms,
+# and the sources of asyncio in memory for ever.
+for _module in (protocol, qmp_client):
+    vars(_module)["pretty_traceback"] = str
 
 
 class Client(QMPClient):

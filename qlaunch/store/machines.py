@@ -59,7 +59,9 @@ def names() -> list[str]:
 
 def running_names() -> list[str]:
     """Every machine whose QEMU may be alive."""
-    return [name for name in names() if os.path.exists(_file(name, "run.json"))]
+    # Asked before every start: of sixty machines the sixty names are looked up sixty times.
+    folder = os.path.join(paths.state_dir(), "machines")
+    return [name for name in names() if os.path.exists(f"{folder}/{name}/run.json")]
 
 
 def lock(name: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -20,18 +19,17 @@ WINNER_PAUSE = 0.02
 
 def main() -> int:
     """Run until there is nothing to look after. Tells `--ready-fd` when it listens."""
-    parser = argparse.ArgumentParser(prog="python -m qlaunch.supervisor")
-    parser.add_argument("--ready-fd", type=int, default=-1)
-    args = parser.parse_args()
+    # By hand: argparse would stay in memory for as long as the supervisor lives.
+    ready_fd = int(sys.argv[2]) if sys.argv[1:2] == ["--ready-fd"] else -1
     os.umask(0o077)
     try:
         paths.ensure_private(paths.runtime_dir())
         lock = _lock()
         if lock is None:
-            _tell(args.ready_fd, b"held")
+            _tell(ready_fd, b"held")
             return 0
         try:
-            _run(args.ready_fd)
+            _run(ready_fd)
         finally:
             os.close(lock)
     except QlaunchError as error:
@@ -71,9 +69,14 @@ def _somebody_listens() -> bool:
 
 def _run(ready_fd: int) -> None:
     # Of many that start at once all but one end before they come here: theirs is a short life.
+    from qlaunch.supervisor import lean
+
+    lean.leave_out_openssl()
     import asyncio
 
     from qlaunch.supervisor.server import Server
+
+    lean.settle()
 
     async def serve() -> None:
         server, ready = Server(paths.control_socket()), asyncio.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from qlaunch.machine.launch import Order, launch
 from qlaunch.machine.machine import Machine, describe_end
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Event, Session
-from qlaunch.store import machines
+from qlaunch.store import machines, paths
 from qlaunch.supervisor import policy, reactions
 from qlaunch.supervisor.tasks import Tasks, guarded
 
@@ -226,6 +227,7 @@ class Actor:
     async def _watch_orphan(self, process: Process) -> None:
         await process.wait()
         process.close()
+        shutil.rmtree(paths.machine_runtime(self.name), ignore_errors=True)
         self.orphan = None
         await finish(self._end("QEMU ended", failed=not self.stop_asked))
 

@@ -102,7 +102,7 @@ def _machine(
         session=session,
         gateway=Gateway(say=log.say, group=tasks),
         consoles={
-            ident: Console(ident, machines.console_log_path(plan.name, ident))
+            ident: Console(ident, machines.console_log_path(plan.name, ident), recall=True)
             for ident in plan.serials
         },
         helpers=[helper for helper in helpers if helper is not None],

@@ -44,6 +44,7 @@ async def _run(profile: str, overrides: Sequence[str], name: str | None) -> int:
         await ready.wait()
         try:
             outcome = await _host(server, prepared)
+            await server.settle()
         except QlaunchError as error:
             outcome = error
         finally:

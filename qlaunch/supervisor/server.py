@@ -27,6 +27,8 @@ IDLE_GRACE = 1.0
 REQUEST_TIMEOUT = 10.0
 # How long a client may take to read the rest of its answer.
 READ_TIMEOUT = 30.0
+# For the last answers of a supervisor in the foreground.
+SETTLE_TIME = 1.0
 # Turns of the event loop in which a connection that was made is seen.
 TURNS = 10
 BACKLOG = 128
@@ -114,6 +116,11 @@ class Server:
         self._stop.set()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside)
+
+    async def settle(self) -> None:
+        """Let clients be answered to whom the end of a machine is the answer."""
+        if self._clients:
+            await asyncio.wait(set(self._clients), timeout=SETTLE_TIME)
 
     async def _end_clients(self) -> None:
         """End the requests under way: a start is undone, a stop is given up."""

@@ -41,7 +41,8 @@ class Floor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
@@ -55,7 +56,8 @@ class Floor:
         return self._do({"stop": True})
 
     def _do(self, job: dict[str, Any]) -> float:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -78,9 +80,7 @@ def _spec(plan: Plan, folder: Path) -> dict[str, Any]:
         modes = [os.O_RDONLY] if layer.read_only else [os.O_RDWR, os.O_RDONLY]
         images[layer.file_node] = at
         sets[at] = tuple(number("open", layer.path, mode | os.O_NONBLOCK) for mode in modes)
-    sockets = {
-        chardev.id: number("listen", str(folder / chardev.id)) for chardev in plan.sockets()
-    }
+    sockets = {chardev.id: number("listen", str(folder / chardev.id)) for chardev in plan.sockets()}
     options = build(plan, Handles(images=images, sets=sets, sockets=sockets))
     return {
         "argv": [word for option in options for word in option],

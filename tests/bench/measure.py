@@ -32,9 +32,7 @@ class Effort:
     adoptions: int
 
 
-FULL = Effort(
-    starts={1: 41, 20: 9, 60: 5}, commands={1: 15, 20: 5}, ps=40, idle=5.0, adoptions=3
-)
+FULL = Effort(starts={1: 41, 20: 9, 60: 5}, commands={1: 15, 20: 5}, ps=40, idle=5.0, adoptions=3)
 QUICK = Effort(starts={1: 5, 20: 2}, commands={1: 3, 20: 1}, ps=5, idle=2.0, adoptions=1)
 
 

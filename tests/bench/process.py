@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> Run:
     try:
         begun = time.monotonic()
         actions = [(os.POSIX_SPAWN_DUP2, nothing, number) for number in (0, 1, 2)]
-        pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions)
+        pid = os.posix_spawn(argv[0], list(argv), os.environ, file_actions=actions)
         _, status, usage = os.wait4(pid, 0)
         wall = time.monotonic() - begun
     finally:

@@ -17,14 +17,16 @@ from tests import prerequisites
 HERE = Path(__file__).parent
 # Scripts of ours in /bin of the guest; the kernel starts /init.
 SCRIPTS = ("ask", "net-up", "shutdown", "start-agent", "udhcpc-script")
-# Loaded at each start, in this order, each with what it depends on.
-DRIVERS = (
-    "virtio_pci virtio_blk virtio_net virtio_scsi virtio_console virtio-rng virtio_balloon"
-    " ahci ata_piix sd_mod sr_mod nvme xhci_pci ehci_pci uhci_hcd usb-storage usbhid"
-    " hid-generic 9p 9pnet_virtio isofs 8139cp i6300esb pvpanic-mmio button evdev"
-)
-# Without a floppy controller it looks for one for eight seconds, so it is loaded when asked for.
-FLOPPY = "floppy"
+# Drivers by folder, in the order in which they are loaded, each with what it depends on. `init`
+# says when: a floppy driver without a controller looks for one for eight seconds.
+DRIVERS = {
+    "base": "virtio_pci virtio_blk virtio_console i6300esb pvpanic-mmio button evdev",
+    "more": (
+        "virtio_net virtio_scsi virtio-rng virtio_balloon ahci ata_piix sd_mod sr_mod nvme"
+        " xhci_pci ehci_pci uhci_hcd usb-storage usbhid hid-generic 9p 9pnet_virtio isofs 8139cp"
+    ),
+    "floppy": "floppy",
+}
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def iso(path: Path, files: Mapping[str, str]) -> None:
 
 
 def _lay_out(root: Path) -> None:
-    for name in ("bin", "dev", "etc/acpi/PWRF", "proc", "sys", "root", "modules"):
+    for name in ("bin", "dev", "etc/acpi/PWRF", "proc", "sys", "root"):
         (root / name).mkdir(parents=True)
     for link in ("sbin", "usr/bin", "usr/sbin"):
         (root / link).parent.mkdir(exist_ok=True)
@@ -89,22 +91,23 @@ def _install_agent(root: Path) -> None:
 
 
 def _install_drivers(root: Path) -> None:
-    """Copy the drivers, unpacked, as /modules/00-NAME.ko and on: `insmod` in that order works."""
+    """Copy the drivers, unpacked, as /modules/FOLDER/00-NAME.ko and on: `insmod` in that order
+    works."""
     kernel = prerequisites.kernel()
     assert kernel
     folder = Path("/lib/modules", os.path.basename(kernel).removeprefix("vmlinuz-"))
     needs = _dependencies(folder / "modules.dep")
     paths = {_module(path): path for path in needs}
-    order: list[str] = []
-    for name in DRIVERS.split():
-        path = paths.get(_module(name))  # none: built into this kernel
-        needed = [*reversed(needs[path]), path] if path else []
-        order += [each for each in needed if each not in order]
-    for number, path in enumerate(order):
-        target = root / "modules" / f"{number:02}-{_module(path)}.ko"
-        target.write_bytes(_unpacked(folder / path))
-    if FLOPPY in paths:
-        (root / "modules/floppy").write_bytes(_unpacked(folder / paths[FLOPPY]))
+    placed: set[str] = set()
+    for group, names in DRIVERS.items():
+        (root / "modules" / group).mkdir(parents=True)
+        for name in names.split():
+            path = paths.get(_module(name))  # none: built into this kernel
+            for each in (*reversed(needs[path]), path) if path else ():
+                if each not in placed:
+                    target = f"modules/{group}/{len(placed):02}-{_module(each)}.ko"
+                    (root / target).write_bytes(_unpacked(folder / each))
+                    placed.add(each)
 
 
 def _dependencies(file: Path) -> dict[str, list[str]]:

@@ -151,7 +151,7 @@ class Line:
         data = os.read(file, 1 << 16) if ready else b""
         said = self._heard[-2000:].decode(errors="replace")
         assert ready, f"{pattern!r} was not said in time, but:\n{said}"
-        assert data, f"{self._process.args} ended before {pattern!r}:\n{said}"
+        assert data, f"the command ended before {pattern!r}:\n{said}"
         self._heard += data
 
     def close(self) -> None:
@@ -182,11 +182,12 @@ class Guest:
     ) -> None:
         self.home, self.name = user, name
         kernel = prerequisites.kernel()
-        self.profile = user.place / f"{name}.toml"
+        profile = user.place / f"config/qlaunch/profiles/{name}.toml"
         head = PROFILE.format(
             guest=guest, machine=machine, kernel=kernel, initrd=initrd, words=words
         )
-        self.profile.write_text(head + said, encoding="utf-8")
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        profile.write_text(head + said, encoding="utf-8")
         self._line: Line | None = None
         self._numbers = itertools.count(1)
 
@@ -209,7 +210,7 @@ class Guest:
         """Start the machine without waiting for its guest; `overrides` are for `--set`."""
         self.hang_up()
         settings = [word for override in overrides for word in ("--set", override)]
-        done = self.home.qlaunch("up", self.profile, *settings)
+        done = self.home.qlaunch("up", self.name, *settings)
         assert done.status == 0, done.err
         return done
 

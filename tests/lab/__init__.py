@@ -107,7 +107,7 @@ class Lab:
         variables = [f"{name}={value}" for name, value in login.items() if value]
         return [
             *("sh", "-c", 'echo $$ >"$1" && shift && exec "$@"', "sh", self._join()),
-            *("nsenter", "-t", str(self.pid), "-m", "-p", "-i", "-u", "-n", "-C", "--"),
+            *("nsenter", "-t", str(self.pid), "-r", "-m", "-p", "-i", "-u", "-n", "-C", "--"),
             *(() if root else ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")),
             *("env", "-i", "-C", "/"),
             *variables,
@@ -138,7 +138,7 @@ class Lab:
         self._stack.callback(os.close, outer)
         while not self.pid:
             left = max(0.0, until - time.monotonic())
-            ready, _, _ = select.select([listener, outer], [], [], left)
+            ready, _, _ = select.select([listener.fileno(), outer], [], [], left)
             if outer in ready:
                 assert self._outer.stderr
                 words = self._outer.stderr.read().decode(errors="replace").split("\n")
