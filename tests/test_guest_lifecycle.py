@@ -73,8 +73,6 @@ def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
         guest.await_log("the machine shut down: guest-reset")
         guest.await_state("shutdown")
         guest.qlaunch("reset")
-        if guest.state() != "running":
-            guest.qlaunch("resume")
         assert guest.ready() != boot
         guest.tell(PANIC)
         guest.await_log("the guest panicked")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ with rig() as here:
 
 
 @pytest.fixture
-def nobodys_place(own_place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def nobodys_place(own_place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folders of the user nobody, with a profile that takes KVM where it can."""
     profile = own_place / "config/qlaunch/profiles/demo.toml"
     profile.parent.mkdir(parents=True)
@@ -42,7 +41,7 @@ def nobodys_place(own_place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for path in (own_place, *own_place.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(own_place / "cache"))
-    yield own_place
+    return own_place
 
 
 def test_a_user_without_kvm_gets_a_slower_machine_and_is_told(

@@ -12,6 +12,9 @@ from qlaunch.machine.machine import Machine
 from qlaunch.store import machines
 from qlaunch.supervisor.actor import Actor, Tell
 
+# Run states of a guest that was kept as it is after its end.
+ENDED = ("shutdown", "guest-panicked", "internal-error")
+
 
 async def down(actor: Actor, *, timeout: float | None, force: bool, tell: Tell) -> str:
     """Stop the machine gracefully; `force` ends it when its time is up. A start is cancelled.
@@ -80,9 +83,17 @@ async def kill(actor: Actor, tell: Tell) -> str:
 
 
 async def reset(actor: Actor) -> None:
-    """Press the reset button. Raises: BusyError, PhaseError, CommandError."""
+    """Press the reset button: a guest that has ended starts anew, a paused one stays paused.
+
+    Raises: BusyError, PhaseError, CommandError.
+    """
     with actor.operate("resetting"):
-        await actor.running().reset()
+        machine = actor.running()
+        ended = await machine.run_state() in ENDED
+        await machine.reset(go=ended)
+        if ended:
+            actor.shutdown = None
+            actor.note_state("running")
 
 
 def _teller(machine: Machine, tell: Tell) -> Callable[[str, str], None]:

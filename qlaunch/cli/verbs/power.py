@@ -22,19 +22,20 @@ DONE = {
 _PATTERN = "  qlaunch {verb} 'web-*'            every machine whose name begins so"
 _TEXTS = {
     "down": (
-        "Shut machines down: by the guest agent or the power button, then, when the time is up,\n"
-        "by ending QEMU. Each step is told. What is not saved in the guest may be lost at the end.",
+        "Shut machines down: by the guest agent or the power button. Each step is told. A guest\n"
+        "that has not powered off when its time is up runs on, but with --force QEMU is ended\n"
+        "then: what the guest has not saved is lost.",
         (
             "  qlaunch down xp                 gracefully",
             "  qlaunch down xp --timeout 5min  for a guest that installs updates",
-            "  qlaunch down xp --force         without asking the guest",
+            "  qlaunch down xp --force         and end QEMU if the guest takes too long",
         ),
     ),
     "restart": (
         "Shut machines down and start them again, with the profile as it is now.",
         (
             "  qlaunch restart xp              gracefully",
-            "  qlaunch restart xp --force      without asking the guest",
+            "  qlaunch restart xp --force      and end QEMU if the guest takes too long",
         ),
     ),
     "kill": (
@@ -63,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "\n".join(("examples:", *examples, _PATTERN.format(verb=verb)))
     parser.add_argument("names", nargs="*", metavar="NAME", help="the machines; patterns work")
     if verb in ("down", "restart"):
-        parser.add_argument("--force", action="store_true", help="do not ask the guest")
+        parser.add_argument("--force", action="store_true", help="end QEMU when the time is up")
         parser.add_argument(
             "--timeout",
             type=duration,
