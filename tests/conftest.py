@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import uuid
@@ -24,6 +25,10 @@ _KEPT_VARIABLES = frozenset({"QLAUNCH_REQUIRE", "QLAUNCH_QEMU10"})
 _FOREIGN_VARIABLES = ("DBUS_SESSION_BUS_ADDRESS", "NOTIFY_SOCKET", "INVOCATION_ID", "NO_COLOR")
 
 Golden = Callable[[str, str], None]
+
+# A shell that starts us in the background has us ignore Ctrl-C, and every child would do so too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # No deadline: a shared computer may be slow. In CI the examples are the same in every run.

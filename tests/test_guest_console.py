@@ -109,7 +109,7 @@ def test_control_c_is_the_guests(guest: Guest) -> None:
 
 def test_much_output_is_all_in_the_log_while_nobody_looks(guest: Guest) -> None:
     """More than the log's limit, so that it is turned over on the way."""
-    lines = 24_000
+    lines = 18_000
     text = "s/.*/line & of the long answer that comes while nobody looks/"
     guest.run(f"seq -w 1 {lines} | sed '{text}' >/dev/ttyS0", LIMIT * 3)
     guest.run("echo the end >/dev/ttyS0")
@@ -137,7 +137,7 @@ def test_a_client_that_does_not_read_stalls_neither_the_guest_nor_others(guest: 
         stalled.connect(f"{guest.home.environment['XDG_RUNTIME_DIR']}/qlaunch/control.sock")
         stalled.sendall(words.request("console", {"name": guest.name, "serial": "serial0"}))
         stalled.recv(64)  # it is served; from now on it reads nothing
-        guest.run("head -c 3000000 /dev/zero | tr '\\0' x >/dev/ttyS0", LIMIT * 3)
+        guest.run("head -c 2000000 /dev/zero | tr '\\0' x >/dev/ttyS0", LIMIT * 3)
         assert guest.run("echo still here") == "still here"
         assert guest.state() == "running"
 

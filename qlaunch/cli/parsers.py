@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _WIDEST = 100
+# argparse looks on the disk for translations of its own few words, by way of `locale`: 2 ms of each
+# command, and half-translated help.
+vars(argparse)["_"] = str
 
 
 class Parser(argparse.ArgumentParser):
