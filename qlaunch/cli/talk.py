@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Work = Callable[[str], int]
 
 HERE = "qlaunch.toml"
+# A `qlaunch run` that was stopped (Ctrl-Z) must not keep `ps` from answering.
+FOREGROUND_TIMEOUT = 2.0
 _FOREGROUND = "run-"
 _SOCKET = ".sock"
 
@@ -115,10 +117,20 @@ def _foreground(name: str) -> list[dict[str, Any]]:
         if connection is None:
             return []
         with connection:
+            connection.socket.settimeout(FOREGROUND_TIMEOUT)
             answer: list[dict[str, Any]] = connection.ask("ps", {})["machines"]
             return answer
-    except QlaunchError:
-        return []  # It ended just now, or belongs to the user's supervisor, which is asked next.
+    except (QlaunchError, TimeoutError):
+        # It ended just now or hangs; the user's supervisor, which is asked next, knows more.
+        return []
+
+
+def folder() -> str | None:
+    """This process's folder, where relative paths after `--set` start; None when it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def environment() -> dict[str, str]:

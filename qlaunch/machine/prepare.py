@@ -34,13 +34,21 @@ class Prepared:
         self.resolution.raise_errors()
 
 
-async def prepare(path: str, *, name: str | None = None, overrides: Sequence[str] = ()) -> Prepared:
+async def prepare(
+    path: str,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    folder: str | None = None,
+) -> Prepared:
     """Plan the machine of the profile at `path` (absolute).
+
+    Relative paths in `overrides` start at `folder`, or at the current one.
 
     Raises: ProfileError when the profile cannot be read, NotFoundError, HostError when there is no
     QEMU. What merely keeps it from starting is in the resolution's findings.
     """
-    profile = with_shipped(load(path, name=name, overrides=overrides))
+    profile = with_shipped(load(path, name=name, overrides=overrides, folder=folder))
     machine = paths.check_name(profile.name or "")
     leases, places = machines.load_leases(machine), machines.places(machine)
     facts = await look(profile, places)

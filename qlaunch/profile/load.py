@@ -21,13 +21,14 @@ def load(
     *,
     name: str | None = None,
     overrides: Sequence[str] = (),
+    folder: str | None = None,
     read: Read = read_file,
 ) -> Profile:
     """The profile in the file `path`, with everything it builds on merged in.
 
     `name` is the name of the machine; without it the file's own `name` counts, then the name of
-    the file. `overrides` are `KEY=VALUE`, as after `--set`. Messages call the file `path`, as it
-    is given here.
+    the file. `overrides` are `KEY=VALUE`, as after `--set`; relative paths in them start at
+    `folder`, or at the current one. Messages call the file `path`, as it is given here.
 
     Raises: NotFoundError when there is no such file; ProfileError with every mistake that was
     found, the first as itself and the others in `more`.
@@ -40,7 +41,7 @@ def load(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ProfileError(file, f"cannot be read: {reason}") from error
-    return loads(data, file, name=name, overrides=overrides, read=read)
+    return loads(data, file, name=name, overrides=overrides, folder=folder, read=read)
 
 
 def loads(
@@ -49,6 +50,7 @@ def loads(
     *,
     name: str | None = None,
     overrides: Sequence[str] = (),
+    folder: str | None = None,
     read: Read = read_file,
 ) -> Profile:
     """The profile that the text `data` says, as `load` does it; `file` need not exist.
@@ -60,7 +62,7 @@ def loads(
     findings = Findings()
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     tree = parse(raw, file_source(file))
-    said = Overrides(overrides, findings)
+    said = Overrides(overrides, findings, folder)
     merged = Builder(read, findings).build(said.at_top(tree), file)
     values, origins = check_profile(said.over(merged), findings)
     _settle_name(values, name, tree, findings)

@@ -23,9 +23,9 @@ _TEXTS = ("text", "path", "id", "size", "duration", "choice")
 class Overrides:
     """The words after `--set`, taken apart; mistakes go to `findings`."""
 
-    def __init__(self, overrides: Sequence[str], findings: Findings) -> None:
+    def __init__(self, overrides: Sequence[str], findings: Findings, folder: str | None) -> None:
         self._findings = findings
-        self._source = Source(SET, os.getcwd() if overrides else "/")
+        self._source = Source(SET, folder or (os.getcwd() if overrides else "/"))
         self._top: dict[str, Node] = {}
         self._deep: list[tuple[list[str], str]] = []
         for override in overrides:

@@ -58,7 +58,12 @@ async def up(request: Request) -> Any:
     if not os.path.isabs(path):
         raise UsageError(f"the profile's path is not absolute: {path}")
     await request.server.adopt_strays()
-    prepared = await prepare(path, name=request.optional_text("name"), overrides=overrides)
+    prepared = await prepare(
+        path,
+        name=request.optional_text("name"),
+        overrides=overrides,
+        folder=request.optional_text("cwd"),
+    )
     machine = prepared.plan.name
     if (running := request.server.actors.get(machine)) is not None:
         raise _already(running, prepared.profile.file)

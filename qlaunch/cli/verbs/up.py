@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             "set": args.set,
             "paused": args.paused,
             "env": talk.environment(),
+            "cwd": talk.folder(),
         }
         if args.name:
             request["name"] = args.name
