@@ -94,6 +94,18 @@ def test_ps_all_adds_what_does_not_run_and_why(
     assert (listed["old"]["reason"], listed["old"]["since"]) == ("the guest powered off", 1.0)
 
 
+def test_ps_all_shows_a_machine_that_was_started_from_a_file_elsewhere(
+    peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_state("elsewhere", "last.json", json.dumps({"reason": "guest-shutdown", "when": 1.0}))
+    write_state("never", "leases.json", "{}")
+    peer.result("ps", ps_reply())
+    assert main(["ps", "-a", "--json"]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)["machines"]}
+    assert listed["elsewhere"]["reason"] == "guest-shutdown"
+    assert "never" not in listed
+
+
 def test_ps_shows_machines_that_run_in_the_foreground(
     peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Paint = dict[str, str]
 
-BYTES = frozenset(("memory", "size", "used", "read", "written"))
+BYTES = frozenset(("memory", "pss", "size", "used", "read", "written"))
 MOMENTS = frozenset(("since", "when"))
 RIGHT = frozenset(("PID", "MEM", "CPU", "SIZE", "SINCE"))
 _BOLD = "1"

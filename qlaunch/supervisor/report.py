@@ -75,9 +75,9 @@ async def rows(actors: Iterable[Actor]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: str(entry["name"]))
 
 
-def _usage(pid: int) -> Usage | None:
+def _usage(pid: int, *, want_pss: bool = False) -> Usage | None:
     try:
-        return usage(pid)
+        return usage(pid, want_pss=want_pss)
     except NotFoundError:
         return None
 
@@ -94,7 +94,12 @@ async def status(actor: Actor) -> dict[str, Any]:
     if machine is None:
         return summary
     plan, live = machine.plan, await _live(machine)
-    usage_now = {"memory": summary.pop("memory"), "cpu_percent": summary.pop("cpu")}
+    used = _usage(machine.process.pid, want_pss=True)
+    usage_now = {
+        "memory": summary.pop("memory"),
+        "pss": used.pss if used else None,
+        "cpu_percent": summary.pop("cpu"),
+    }
     return summary | {
         "usage": usage_now,
         "uuid": plan.uuid,

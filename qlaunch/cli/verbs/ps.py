@@ -104,9 +104,11 @@ def _warning(warning: object) -> str:
 
 
 def _stopped(running: set[str]) -> list[dict[str, Any]]:
-    """The profiles that do not run, with why and when they ended last."""
+    """The profiles that do not run, and the machines that were started from a file elsewhere,
+    with why and when they ended last."""
     listed: list[dict[str, Any]] = []
-    for name, profile in sorted(paths.profile_names().items()):
+    known: dict[str, str | None] = {**dict.fromkeys(_ended()), **paths.profile_names()}
+    for name, profile in sorted(known.items()):
         if name not in running:
             last = last_end(name)
             listed.append(
@@ -115,6 +117,16 @@ def _stopped(running: set[str]) -> list[dict[str, Any]]:
                  "profile": profile, "warnings": [], "reason": last.get("reason")}
             )  # fmt: skip
     return listed
+
+
+def _ended() -> list[str]:
+    """The machines that ran once and whose state is still there."""
+    folder = os.path.join(paths.state_dir(), "machines")
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [name for name in names if os.path.exists(os.path.join(folder, name, "last.json"))]
 
 
 def last_end(name: str) -> dict[str, Any]:
