@@ -2,8 +2,8 @@
 
 `QLAUNCH_REQUIRE` names markers, with commas between, whose prerequisites must be there: a missing
 one is a failure instead of a skip. `all` stands for everything that an installation can bring, and
-then no other skip is let through either. `kvm` and `systemd` are properties of the computer and
-count only when they are named.
+then no other skip is let through either. `kvm`, `systemd` and `users` (not only root may enter /)
+are properties of the computer and count only when they are named.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache
 import pytest
 
 ORIGINAL_ENVIRON: Mapping[str, str] = dict(os.environ)
-OF_THE_COMPUTER = frozenset({"kvm", "systemd"})
+OF_THE_COMPUTER = frozenset({"kvm", "systemd", "users"})
 
 _KVM_CREATE_VM = 0xAE01
 _PROBE_TIMEOUT = 20.0
@@ -40,6 +40,11 @@ def require(marker: str, condition: object, reason: str) -> None:
     if required(marker):
         pytest.fail(f"{text} (QLAUNCH_REQUIRE asks for it; `make test` installs it)", pytrace=False)
     pytest.skip(text)
+
+
+def require_users() -> None:
+    """Skip where nobody but root may enter `/`: there another user reaches no file at all."""
+    require("users", os.stat("/").st_mode & 0o001, "only root may enter / here")
 
 
 def may_skip(reason: str) -> bool:

@@ -213,15 +213,22 @@ def test_rm_refuses_while_a_process_has_the_disk_open_whoever_started_it() -> No
 def test_rm_believes_no_damaged_note_about_a_running_machine() -> None:
     machine("xp")
     (state("xp") / "run.json").write_text("{")
-    with subprocess.Popen(
-        ["qemu-system-x86_64", "-name", "guest=xp", "-S", "-display", "none", "-nodefaults"]
-    ) as qemu:
+    argv = ["qemu-system-x86_64", "-name", "guest=xp", "-S", "-display", "none", "-nodefaults"]
+    with (
+        open(machines.log_path("xp"), "ab") as log,
+        subprocess.Popen(argv, stdout=log, stderr=log) as qemu,
+        subprocess.Popen(argv) as stranger,  # the same name in somebody else's folders
+    ):
         try:
             for _attempt in range(2):
                 done = qlaunch("rm", "xp", "--yes")
                 assert (done.status, f"pid {qemu.pid}" in done.err) == (5, True)
         finally:
             qemu.kill()
+            qemu.wait()
+            stranger_is_none_of_ours = qlaunch("rm", "xp", "--yes").status
+            stranger.kill()
+    assert stranger_is_none_of_ours == 0
 
 
 def test_rm_removes_a_machine_whose_qemu_died_unseen() -> None:

@@ -99,7 +99,8 @@ def test_a_person_works_in_the_shell_leaves_and_comes_back_to_what_was_said(gues
 def test_control_c_is_the_guests(guest: Guest) -> None:
     with terminal(guest) as tty:
         tty.expect(rb"guest# ")
-        tty.type(b"echo begun-$((40 + 6)); tail -f /dev/null\r")
+        # Told by the one that is then ended, so that it is in the foreground by then.
+        tty.type(b"sh -c 'echo begun-$((40 + 6)); exec tail -f /dev/null'\r")
         tty.expect(rb"begun-46\r\n")
         tty.type(b"\x03")
         tty.expect(rb"guest# ")

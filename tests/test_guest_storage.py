@@ -31,7 +31,10 @@ size = "16MiB"
 bps_write = "1MiB"
 """
 # A file system of its own that is too small for what the guest will write.
-MOUNT = 'mount -t tmpfs -o size=20m tmpfs "$0" && head -c 12M /dev/zero >"$0/ballast" && exec "$@"'
+MOUNT = """
+mount --make-rprivate / 2>/dev/null  # in a root that is no mount point there is none to make so
+mount -t tmpfs -o size=20m tmpfs "$0" && head -c 12M /dev/zero >"$0/ballast" && exec "$@"
+"""
 
 
 def test_what_the_guest_has_flushed_survives_a_kill(guest_home: Home, guest_initrd: Path) -> None:
@@ -55,7 +58,17 @@ def small_folder(guest_home: Home) -> Path:
     folder = guest_home.place / "small"
     folder.mkdir()
     user = () if os.getuid() == 0 else ("--user", "--map-root-user")
-    guest_home.prefix = ("unshare", "--mount", *user, "sh", "-c", MOUNT, str(folder))
+    guest_home.prefix = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "unchanged",
+        *user,
+        "sh",
+        "-c",
+        MOUNT,
+        str(folder),
+    )
     return folder
 
 

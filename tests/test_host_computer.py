@@ -133,7 +133,13 @@ def test_firmware_that_is_useless_here_is_passed_over(
 
 
 @pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="[systemd] it really runs here")
-def test_a_user_manager_counts_when_it_answers(runtime_dir: Path) -> None:
+def test_a_user_manager_counts_when_it_answers(
+    runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = runtime_dir / "systemd-run"
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(runtime_dir), prepend=os.pathsep)
     (runtime_dir / "systemd").mkdir()
     assert systemd_scope(1000) is None
     with socket.socket(socket.AF_UNIX) as manager:

@@ -16,6 +16,7 @@ import pytest
 from qlaunch.facts import ImageFacts
 from qlaunch.host.images import MAX_CHAIN, chain_facts, image_facts
 from qlaunch.records import from_plain, to_plain
+from tests.prerequisites import require_users
 
 NOBODY = 65534
 
@@ -38,6 +39,7 @@ def as_nobody(look: Callable[[], ImageFacts]) -> ImageFacts:
     """`look` as somebody whom permissions bind: in a forked child when root runs the tests."""
     if os.geteuid():
         return look()
+    require_users()
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads

@@ -35,7 +35,9 @@ def values_of(entry: Entry) -> st.SearchStrategy[Any]:
         case "integer" | "size":
             return st.integers(least, most)
         case "duration":
-            return st.floats(least, min(most, 86400)) | st.integers(least or 1, 59).map(float)
+            return st.floats(least, min(most, 86400)).map(
+                lambda each: round(each, 6)
+            ) | st.integers(least or 1, 59).map(float)
         case "numbers":
             return st.lists(st.integers(least, most), max_size=3).map(tuple)
         case "words":

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from qlaunch.errors import ConflictError
+from tests.prerequisites import require_users
 from tests.rig import Rig, nothing_left, until, write_profile
 
 pytestmark = pytest.mark.qemu
@@ -107,6 +108,7 @@ def test_a_port_that_is_taken_is_told_with_its_holder(rig: Rig) -> None:
 def test_another_user_is_refused_even_where_the_folder_is_open(rig: Rig) -> None:
     if os.getuid() != 0:
         return  # only root can be somebody else
+    require_users()
     rig.up("demo", "display.vnc=true")
     path = endpoint(rig, "vnc+unix")
     folder = os.path.dirname(path)

@@ -142,7 +142,8 @@ def test_who_comes_while_the_supervisor_ends_is_served(rig: Rig) -> None:
         stopping = rig.later_client("supervisor", action="stop")
         asked = [rig.later_client("ps") for _ in range(4)]
         assert outcome(stopping)["machines"] == []
-        assert [outcome(future)["machines"] for future in asked] == [[]] * 4
+        found = [outcome(future) for future in asked]
+        assert [each["machines"] for each in found] == [[]] * 4, found
 
 
 def test_a_supervisor_that_hangs_at_its_end_does_not_keep_the_next_one_waiting_for_ever(

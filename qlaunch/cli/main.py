@@ -58,12 +58,21 @@ def main(argv: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         _tell(QlaunchError(f"{where}{error.strerror or error}"), argv)
         _traceback(argv)
+        _flush_or_forget()
         return QlaunchError.exit_status
     except Exception as error:  # noqa: BLE001 - one of the two doors where this is right
         _tell(_bug(error), argv)
         _traceback(argv)
         return QlaunchError.exit_status
     return status
+
+
+def _flush_or_forget() -> None:
+    """Write what is still buffered; what cannot be written must not raise again at Python's end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:

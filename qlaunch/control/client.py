@@ -26,6 +26,7 @@ REPEATABLE = frozenset(
     {"ps", "status", "up", "down", "kill", "wait", "pause", "resume", "supervisor"}
 )
 _PATH_LIMIT = 107
+START_ATTEMPTS = 5
 # Sixty machines may have to be adopted first, and one of them may not answer.
 START_TIMEOUT = 60.0
 
@@ -141,7 +142,10 @@ def ask(
 def open_connection(*, name: str | None = None, start: bool = True) -> Connection:
     """A connection to the supervisor. Raises: NoSupervisorError."""
     connection = connect(name)
-    if connection is None and start:
+    # One that is just ending may take a connection and be gone before ours: then it is our turn.
+    attempts = START_ATTEMPTS if start else 0
+    while connection is None and attempts:
+        attempts -= 1
         start_supervisor()
         connection = connect(name)
     if connection is None:

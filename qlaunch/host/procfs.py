@@ -78,6 +78,28 @@ def machine_name(argv: list[bytes]) -> str | None:
     return None
 
 
+def find_machine(name: str, output: str) -> int | None:
+    """The QEMU of this user that says `-name guest=NAME` and writes to the file `output`, by pid.
+
+    The name alone is no proof: another QEMU of the user, of another state folder, may have it too.
+    """
+    try:
+        wanted = [os.stat(path) for path in (output, f"{output}.1") if os.path.exists(path)]
+    except OSError:
+        return None
+    files = {(facts.st_dev, facts.st_ino) for facts in wanted}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and describe(int(entry)).machine == name:
+            try:
+                own = os.stat(f"/proc/{entry}").st_uid == os.geteuid()
+                written = os.stat(f"/proc/{entry}/fd/1")
+            except OSError:
+                continue
+            if own and (written.st_dev, written.st_ino) in files:
+                return int(entry)
+    return None
+
+
 def holders(is_it: Callable[[int, str], bool]) -> Iterator[int]:
     """The pids that have a descriptor for which `is_it(pid, descriptor)` is true.
 

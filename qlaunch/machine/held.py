@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from qlaunch.errors import ConflictError, PhaseError
 from qlaunch.host.pidfd import ProcessId
-from qlaunch.host.procfs import describe
+from qlaunch.host.procfs import find_machine
 from qlaunch.records import RecordError, from_plain
 from qlaunch.store import machines, paths
 
@@ -58,9 +58,13 @@ def running_pid(name: str) -> int | None:
     path = os.path.join(paths.machine_state(name), "run.json")
     record = machines.load_run(name) if os.path.lexists(path) else None
     if record is None:  # it ended, or the note about it is damaged and was set aside
-        return _by_name(name) if os.path.lexists(f"{path}.damaged") else None
+        return (
+            find_machine(name, machines.log_path(name))
+            if os.path.lexists(f"{path}.damaged")
+            else None
+        )
     if record.process is None:  # noted before it was spawned; perhaps it never was
-        return _by_name(name)
+        return find_machine(name, machines.log_path(name))
     try:
         identity = from_plain(ProcessId, dict(record.process))
     except RecordError as error:
@@ -72,14 +76,6 @@ def running_pid(name: str) -> int | None:
         return None
     pidfd.close()
     return identity.pid
-
-
-def _by_name(name: str) -> int | None:
-    """A QEMU that says `-name guest=NAME`."""
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and describe(int(entry)).machine == name:
-            return int(entry)
-    return None
 
 
 @contextlib.contextmanager

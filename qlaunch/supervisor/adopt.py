@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from qlaunch import records
 from qlaunch.aio import finish
 from qlaunch.errors import BusyError, QlaunchError
 from qlaunch.host.process import Process, ProcessId
-from qlaunch.host.procfs import describe
+from qlaunch.host.procfs import find_machine
 from qlaunch.machine import stop
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
@@ -179,14 +178,9 @@ def _by_pid(pid: int) -> Process | None:
 
 
 def _by_name(name: str) -> Process | None:
-    """A QEMU of this user that says `-name guest=NAME`: it was spawned and not yet noted, or the
-    note about it is damaged."""
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal() and describe(int(entry)).machine == name:
-            with contextlib.suppress(OSError):
-                if os.stat(f"/proc/{entry}").st_uid == os.getuid():
-                    return _by_pid(int(entry))
-    return None
+    """A QEMU that was spawned and not yet noted, or the note about which is damaged."""
+    pid = find_machine(name, machines.log_path(name))
+    return None if pid is None else _by_pid(pid)
 
 
 def _note_end(name: str, reason: str) -> None:
