@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,19 @@ def check_true(rig: Rig) -> None:
     assert nothing_left_but_parts() == []
     for image in Path(paths.machine_data("demo")).glob("*.qcow2"):
         subprocess.run(["qemu-img", "check", "-q", str(image)], check=True)
+
+
+def test_sockets_of_a_start_that_was_cut_off_before_it_was_noted_are_removed(rig: Rig) -> None:
+    rig.up()
+    rig.kill()
+    pid = rig.supervisor()
+    end(pid)
+    folder = Path(paths.machine_runtime("demo"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "spice.sock"))
+    assert rig.row() == {}
+    assert not folder.exists()
 
 
 def nothing_left_but_parts() -> list[str]:

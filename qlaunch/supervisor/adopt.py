@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -57,6 +58,22 @@ async def adopt_all(tasks: Tasks, host: dict[str, Actor], changed: Callable[[Act
 
     found = [name for name in machines.running_names() if name not in host]
     await asyncio.gather(*(guarded(one(name)) for name in found))
+
+
+def remove_left_sockets() -> None:
+    """Remove the sockets of starts that were cut off before they were noted: no QEMU has them."""
+    for name in machines.names():
+        folder = paths.machine_runtime(name)
+        if not os.path.isdir(folder):
+            continue
+        with contextlib.suppress(QlaunchError):
+            handle = machines.lock(name)
+            try:
+                running = name in machines.running_names()
+                if not running and find_machine(name, machines.log_path(name)) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 async def _adopt(actor: Actor, tasks: Tasks) -> None:

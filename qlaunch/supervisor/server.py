@@ -17,7 +17,7 @@ from qlaunch.errors import InternalError, QlaunchError, UsageError
 from qlaunch.host.sockets import bind_unix
 from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
-from qlaunch.supervisor.adopt import adopt_all
+from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
 from qlaunch.supervisor.request import Request
 from qlaunch.supervisor.requests import VERBS
 from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
@@ -71,6 +71,7 @@ class Server:
             tasks = self._tasks = Tasks(group)
             if adopt:
                 await self.adopt_strays()
+                remove_left_sockets()
             server = await asyncio.start_unix_server(
                 self._client, sock=self._listener, limit=words.REQUEST_LIMIT
             )
