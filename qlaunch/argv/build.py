@@ -20,12 +20,13 @@ class Handles:
     """What qlaunch has opened for QEMU: descriptor sets of images and descriptors of sockets.
 
     `images` maps a file node to the set that holds it (`sets` says which descriptors are in a
-    set), `sockets` a chardev to its descriptor. Empty handles give a command line by path, which a
-    person can run.
+    set, `marks` which file they are of), `sockets` a chardev to its descriptor. Empty handles give
+    a command line by path, which a person can run.
     """
 
     images: Mapping[str, int] = field(factory=dict)
     sets: Mapping[int, tuple[int, ...]] = field(factory=dict)
+    marks: Mapping[int, str] = field(factory=dict)
     sockets: Mapping[str, int] = field(factory=dict)
 
     def file_name(self, layer: Layer) -> str:
@@ -150,8 +151,11 @@ def actions(plan: Plan) -> list[tuple[str, str]]:
 
 def _sets(handles: Handles) -> Iterator[Option]:
     for number, descriptors in handles.sets.items():
+        mark = handles.marks.get(number)
         for descriptor in descriptors:
-            yield ("-add-fd", f"fd={descriptor},set={number}")
+            words = [("fd", str(descriptor)), ("set", str(number))]
+            words += [("opaque", mark)] if mark else []
+            yield ("-add-fd", keyval(None, words))
 
 
 def _objects(plan: Plan) -> Iterator[Option]:

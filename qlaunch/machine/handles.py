@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from attrs import Factory, define
 
 from qlaunch.argv import Handles
-from qlaunch.errors import HostError
 from qlaunch.host.sockets import bind_unix
+from qlaunch.machine.live import mark, open_file
 from qlaunch.plan.model import Layer, Plan
 
 
@@ -24,11 +24,12 @@ class Opened:
     stack: ExitStack = Factory(ExitStack)
     images: dict[str, int] = Factory(dict)
     sets: dict[int, tuple[int, ...]] = Factory(dict)
+    marks: dict[int, str] = Factory(dict)
     sockets: dict[str, int] = Factory(dict)
 
     @property
     def handles(self) -> Handles:
-        return Handles(images=self.images, sets=self.sets, sockets=self.sockets)
+        return Handles(images=self.images, sets=self.sets, marks=self.marks, sockets=self.sockets)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -45,12 +46,10 @@ class Opened:
         descriptors = [self._open(layer.path, mode) for mode in modes]
         self.images[layer.file_node] = number
         self.sets[number] = tuple(descriptors)
+        self.marks[number] = mark(layer.path)
 
     def _open(self, path: str, mode: int) -> int:
-        try:
-            handle = os.open(path, mode | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-        except OSError as error:
-            raise HostError(f"cannot open {path}: {error.strerror}") from error
+        handle = open_file(path, mode)
         self.stack.callback(os.close, handle)
         return handle
 

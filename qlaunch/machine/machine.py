@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 from attrs import Factory, define
 
+from qlaunch.aio import finish
 from qlaunch.errors import CommandError, PhaseError, QlaunchError, SessionLostError, TimedOutError
 from qlaunch.host.process import Process
 from qlaunch.machine.console import Console
@@ -17,7 +19,7 @@ from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.log import MachineLog
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Session
-from qlaunch.store import files
+from qlaunch.store import files, machines
 
 STATUS_TIMEOUT = 2.0
 RESET_TIMEOUT = 10.0
@@ -55,6 +57,14 @@ class Machine:
                 hint=f"`qlaunch kill {self.name}` ends it",
             )
         return self.session
+
+    async def change_plan(self, plan: Plan) -> None:
+        """The machine is now as `plan` says; that is on the disk when this returns.
+
+        Raises: HostError. `plan` counts all the same: it is what QEMU does.
+        """
+        self.plan = plan
+        await finish(asyncio.to_thread(machines.save_plan, plan))
 
     async def run_state(self) -> str:
         """QEMU's own word for what it does (`running`, `paused`, `io-error`, ...), or

@@ -11,10 +11,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
+from qlaunch import records
 from qlaunch.errors import BusyError, HostError
 
+T = TypeVar("T")
 _TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"
 
@@ -100,6 +102,20 @@ def read_json(path: str) -> Any | None:
         return None
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from error
+
+
+def load_record(cls: type[T], path: str, version: int) -> T | None:
+    """The record at `path`; one that is damaged, or newer than we are, is set aside."""
+    data = read_json(path)
+    if data is None:
+        return None
+    try:
+        if not isinstance(data, dict) or data.get("version", 1) not in range(1, version + 1):
+            raise records.RecordError("a version that this qlaunch does not know")
+        return records.from_plain(cls, data)
+    except records.RecordError:
+        set_aside(path)
+        return None
 
 
 def set_aside(path: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import frozen
 
@@ -17,7 +17,6 @@ from qlaunch import records
 from qlaunch.plan.model import PLAN_VERSION, Leases, Places, Plan
 from qlaunch.store import files, paths
 
-T = TypeVar("T")
 LEASES_VERSION = 1
 RUN_VERSION = 1
 LOG_LIMIT = 1 << 20
@@ -85,7 +84,7 @@ def damaged(name: str) -> list[str]:
 
 
 def load_leases(name: str) -> Leases:
-    return _load(Leases, _file(name, "leases.json"), LEASES_VERSION) or Leases()
+    return files.load_record(Leases, _file(name, "leases.json"), LEASES_VERSION) or Leases()
 
 
 def save_leases(name: str, leases: Leases) -> None:
@@ -95,7 +94,7 @@ def save_leases(name: str, leases: Leases) -> None:
 
 def load_plan(name: str) -> Plan | None:
     """The plan of the machine's last start; None when there was none or it is damaged."""
-    return _load(Plan, _file(name, "plan.json"), PLAN_VERSION)
+    return files.load_record(Plan, _file(name, "plan.json"), PLAN_VERSION)
 
 
 def save_plan(plan: Plan) -> None:
@@ -104,7 +103,7 @@ def save_plan(plan: Plan) -> None:
 
 def load_run(name: str) -> RunRecord | None:
     """The record of a QEMU that may be alive; None when there is none or it is damaged."""
-    return _load(RunRecord, _file(name, "run.json"), RUN_VERSION)
+    return files.load_record(RunRecord, _file(name, "run.json"), RUN_VERSION)
 
 
 def save_run(name: str, record: RunRecord) -> None:
@@ -159,17 +158,3 @@ def open_log(path: str) -> int:
 
 def _file(name: str, file: str) -> str:
     return os.path.join(paths.machine_state(name), file)
-
-
-def _load(cls: type[T], path: str, version: int) -> T | None:
-    """The record at `path`; one that is damaged, or newer than we are, is set aside."""
-    data = files.read_json(path)
-    if data is None:
-        return None
-    try:
-        if not isinstance(data, dict) or data.get("version", 1) not in range(1, version + 1):
-            raise records.RecordError("a version that this qlaunch does not know")
-        return records.from_plain(cls, data)
-    except records.RecordError:
-        files.set_aside(path)
-        return None

@@ -24,7 +24,10 @@ from qlaunch.store import machines, paths
 from qlaunch.supervisor import policy, reactions
 from qlaunch.supervisor.tasks import Tasks, guarded
 
-Kind = Literal["starting", "stopping", "resetting", "adopting"]
+Kind = Literal[
+    "starting", "stopping", "resetting", "adopting",
+    "snapshotting", "reverting", "merging", "saving", "plugging", "changing",
+]  # fmt: skip
 Tell = Callable[[str, str, float], None]
 # How long QEMU's last events may take to be read after its end.
 LAST_EVENTS_TIMEOUT = 2.0
@@ -118,12 +121,13 @@ class Actor:
             operation.done.set()
 
     async def cancel(self, *kinds: Kind, by: str) -> Kind | None:
-        """Cancel the operation under way if it is one of `kinds`; wait until it has been undone.
+        """Cancel the operation under way if it is one of `kinds` (any, when none is named); wait
+        until it has been undone.
 
         Returns: what it was, None when there was none such.
         """
         operation = self.operation
-        if operation is None or operation.kind not in kinds:
+        if operation is None or (kinds and operation.kind not in kinds):
             return None
         if operation.cancelled_by is None:
             operation.cancelled_by = by

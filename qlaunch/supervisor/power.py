@@ -59,7 +59,7 @@ async def kill(actor: Actor, tell: Tell) -> str:
     Returns: how it ended. Raises: TimedOutError when the kernel does not let it go, PhaseError.
     """
     actor.stop_asked = True  # from now on nothing is started again
-    cancelled = await actor.cancel("starting", "stopping", "resetting", by="kill")
+    cancelled = await actor.cancel(by="kill")
     if cancelled == "starting":
         await actor.gone.wait()
         return "its start was cancelled"
