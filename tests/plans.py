@@ -101,13 +101,14 @@ def plan_of(
     host: HostFacts | None = None,
     ports: Mapping[str, str] | None = None,
     without: tuple[str, ...] = (),
+    heads: Mapping[str, str] | None = None,
 ) -> Resolution:
     """What is decided for the profile `text`, with a QEMU that has no device `without`."""
     known = facts(version, images)
     there = evolve(known.qemu, devices=known.qemu.devices - set(without))
     known = evolve(known, qemu=there, host=host or HOST, ports_in_use=ports or {})
     wish = profile(text) if isinstance(text, str) else text
-    return resolve(wish, known, leases or Leases(), PLACES)
+    return resolve(wish, known, leases or Leases(), PLACES, heads)
 
 
 def findings(resolution: Resolution) -> str:

@@ -30,6 +30,7 @@ def told(wish: Wish) -> str:
         host=wish.host,
         ports=wish.ports,
         without=wish.without,
+        heads=wish.heads,
     )
     return plans.findings(resolution)
 

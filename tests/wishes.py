@@ -24,6 +24,7 @@ class Wish:
     ports: Mapping[str, str] = field(factory=dict)
     overrides: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    heads: Mapping[str, str] = field(factory=dict)
 
 
 def machine(words: str, **more: Any) -> Wish:
@@ -205,6 +206,18 @@ IMAGES = {
     "an image in use": disk("", evolve(DISK, holder="qemu-system-x86_64, pid 4711, machine b")),
     "an image of another size": disk('size = "30GiB"', DISK),
     "a backing file that nobody allowed": disk("", ON_BASE, images={"/d/base.qcow2": BASE}),
+    "the layer that holds the present state is gone": disk(
+        "", DISK, heads={"a": "/d/a.snap1.qcow2"}
+    ),
+    "the layer that holds the present state stands on another image": disk(
+        "",
+        DISK,
+        images={
+            "/d/a.snap1.qcow2": evolve(DISK, backing="a.old", backing_path="/d/a.old"),
+            "/d/a.old": BASE,
+        },
+        heads={"a": "/d/a.snap1.qcow2"},
+    ),
     "a backing file that is gone": disk('backing = "/d/base.qcow2"', ON_BASE),
     "a backing file that is damaged": disk(
         'backing = "/d/base.qcow2"',

@@ -27,39 +27,52 @@ def _file(layer: Layer, name: FileName, **more: Any) -> dict[str, Any]:
 def disk_nodes(disk: Disk, name: FileName) -> Iterator[dict[str, Any]]:
     """The nodes of a disk, lowest image first and the throttle node last. Each goes to one
     `-blockdev`, or to `blockdev-add`."""
+    below: str | None = None
+    for layer in reversed(disk.layers):
+        yield from layer_nodes(disk, layer, name, backing=below, active=layer is disk.layers[0])
+        below = layer.node
+    yield throttle_node(disk, disk.layers[0])
+
+
+def layer_nodes(
+    disk: Disk, layer: Layer, name: FileName, *, backing: str | None, active: bool
+) -> Iterator[dict[str, Any]]:
+    """The file node and the format node of one layer of a disk; `backing` is the node below."""
     cache = {"direct": disk.direct, "no-flush": disk.no_flush}
-    for depth in reversed(range(len(disk.layers))):
-        layer = disk.layers[depth]
-        active = depth == 0
-        yield _file(
-            layer,
-            name,
-            cache=cache,
-            aio=disk.aio if active else "threads",
-            discard=disk.discard if active else "unmap",
-            locking="auto" if disk.lock else "off",
-        )
-        node: dict[str, Any] = {
-            "driver": layer.format,
-            "node-name": layer.node,
-            "file": layer.file_node,
-            "read-only": layer.read_only,
-            "cache": cache,
-        }
-        if active:
-            node["discard"] = disk.discard
-        if layer.format == "qcow2":
-            last = depth + 1 == len(disk.layers)
-            node["backing"] = None if last else disk.layers[depth + 1].node
-        yield node
-    # A node has options of its own: QEMU 7.2 takes nothing over from the one below. Without these
-    # the guest's TRIM ends here, and a read-only disk is asked for the right to write.
-    yield {
+    yield _file(
+        layer,
+        name,
+        cache=cache,
+        aio=disk.aio if active else "threads",
+        discard=disk.discard if active else "unmap",
+        locking="auto" if disk.lock else "off",
+    )
+    node: dict[str, Any] = {
+        "driver": layer.format,
+        "node-name": layer.node,
+        "file": layer.file_node,
+        "read-only": layer.read_only,
+        "cache": cache,
+    }
+    if active:
+        node["discard"] = disk.discard
+    if layer.format == "qcow2":
+        node["backing"] = backing
+    yield node
+
+
+def throttle_node(disk: Disk, active: Layer) -> dict[str, Any]:
+    """The node on top of a disk, called after it, with `active` below it.
+
+    A node has options of its own: QEMU 7.2 takes nothing over from the one below. Without these
+    the guest's TRIM ends here, and a read-only disk is asked for the right to write.
+    """
+    return {
         "driver": "throttle",
         "node-name": disk.id,
         "throttle-group": f"{disk.id}-limits",
-        "file": disk.layers[0].node,
-        "read-only": disk.layers[0].read_only,
+        "file": active.node,
+        "read-only": active.read_only,
         "discard": disk.discard,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve, frozen
 
@@ -12,9 +12,10 @@ from qlaunch.facts import Facts, ImageFacts
 from qlaunch.host.gather import gather
 from qlaunch.plan import Leases, Places, Plan, Resolution, resolve
 from qlaunch.plan.devices import split_forward
+from qlaunch.profile.devices import Disk
 from qlaunch.profile.load import load
 from qlaunch.profile.model import Profile
-from qlaunch.store import machines, paths
+from qlaunch.store import machines, paths, timeline
 
 
 @frozen(kw_only=True)
@@ -51,15 +52,28 @@ async def prepare(
     profile = with_shipped(load(path, name=name, overrides=overrides, folder=folder))
     machine = paths.check_name(profile.name or "")
     leases, places = machines.load_leases(machine), machines.places(machine)
-    facts = await look(profile, places)
+    heads = heads_of(profile, places)
+    facts = await look(profile, places, heads)
     return Prepared(
-        profile=profile, facts=facts, resolution=resolve(profile, facts, leases, places)
+        profile=profile,
+        facts=facts,
+        resolution=resolve(profile, facts, leases, places, heads),
     )
 
 
-async def look(profile: Profile, places: Places) -> Facts:
+def heads_of(profile: Profile, places: Places) -> dict[str, str]:
+    """The images that the disks of `profile` with snapshots are on now (absolute paths)."""
+    heads = timeline.load(profile.name or "").heads
+    return {
+        disk.id: os.path.join(os.path.dirname(_own(disk, places)), heads[disk.id])
+        for disk in profile.disk
+        if disk.id in heads
+    }
+
+
+async def look(profile: Profile, places: Places, heads: Mapping[str, str] | None = None) -> Facts:
     """All facts that a plan for `profile` needs."""
-    wanted = list(_images(profile, places))
+    wanted = list(_images(profile, places, heads or {}))
     if not os.path.isdir(places.data):  # noqa: ASYNC240 -- our own folder, not one of the user's
         # The machine's own folder is made at its first start: nothing is in it yet.
         wanted = [entry for entry in wanted if os.path.dirname(entry[0]) != places.data]
@@ -83,11 +97,15 @@ def with_shipped(profile: Profile) -> Profile:
     return evolve(profile, disk=disks) if disks != profile.disk else profile
 
 
-def _images(profile: Profile, places: Places) -> Iterator[tuple[str, bool]]:
+def _images(
+    profile: Profile, places: Places, heads: Mapping[str, str]
+) -> Iterator[tuple[str, bool]]:
     for disk in profile.disk:
-        suffix = "raw" if disk.format == "raw" else "qcow2"
-        own = disk.path or os.path.join(places.data, f"{disk.id}.{suffix}")
-        yield (own, not disk.read_only)
+        own = _own(disk, places)
+        head = heads.get(disk.id, own)
+        yield (head, not disk.read_only)
+        if head != own:
+            yield (own, False)  # a lower layer now, which nobody writes
         yield from ((path, False) for path in (disk.template, disk.backing) if path)
     for drive in profile.cdrom:
         if drive.path:
@@ -100,6 +118,11 @@ def _images(profile: Profile, places: Places) -> Iterator[tuple[str, bool]]:
             yield (path, False)
     if profile.machine.firmware == "uefi":
         yield from ((path, True) for path in _nvrams(profile, places))
+
+
+def _own(disk: Disk, places: Places) -> str:
+    suffix = "raw" if disk.format == "raw" else "qcow2"
+    return disk.path or os.path.join(places.data, f"{disk.id}.{suffix}")
 
 
 def _nvrams(profile: Profile, places: Places) -> tuple[str, ...]:

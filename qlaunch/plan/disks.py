@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from qlaunch.facts import ImageFacts
 from qlaunch.plan.draft import Draft
-from qlaunch.plan.images import chain_of
+from qlaunch.plan.images import chain_of, image_path
 from qlaunch.plan.model import Device, Disk, Drive, Layer
 from qlaunch.plan.pci import Request
 from qlaunch.plan.seats import Seat
@@ -102,6 +102,7 @@ def _disk(draft: Draft, wish: wish_of.Disk) -> Disk:
     return Disk(
         id=wish.id,
         bus=bus,
+        image=image_path(draft, wish),
         layers=chain.layers,
         create=chain.create,
         device=_disk_device(draft, wish, bus),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from attrs import define
+from attrs import Factory, define
 
 from qlaunch.facts import Facts
 from qlaunch.plan.guests import GuestDefaults, defaults_of
@@ -29,6 +29,7 @@ class Draft:
     spice: bool
     pci: Pci
     seats: Seats
+    heads: Mapping[str, str] = Factory(dict)
 
     @property
     def name(self) -> str:

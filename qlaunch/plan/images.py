@@ -37,8 +37,13 @@ def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
     """The layers of `wish`; what is wrong with them goes to the notes."""
     path = image_path(draft, wish)
     fmt = cast("Format", wish.format or "qcow2")
-    facts = draft.facts.image(path)
     key = f"disk.{wish.id}"
+    if (head := draft.heads.get(wish.id, path)) != path:
+        path, fmt = head, "qcow2"
+    facts = draft.facts.image(path)
+    if head == path and not facts.exists and not facts.problem and wish.id in draft.heads:
+        _head_is_gone(draft, key, path)
+        return Chain(layers=(_layer(wish, 0, path, fmt),))
     # A guest may write anything into a raw disk, something like a broken qcow2 header too.
     harmless = fmt == "raw" and facts.format == "qcow2" and facts.readable
     if facts.problem and not harmless:
@@ -48,7 +53,25 @@ def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
         return _new(draft, wish, path, fmt)
     else:
         _check(draft, key, wish, facts, fmt)
-    return Chain(layers=(_layer(wish, 0, path, fmt), *_below(draft, wish, facts, 1)))
+    below = () if fmt == "raw" else _below(draft, wish, facts, 1)
+    layers = (_layer(wish, 0, path, fmt), *below)
+    own = os.path.normpath(image_path(draft, wish))
+    if wish.id in draft.heads and all(os.path.normpath(layer.path) != own for layer in layers):
+        draft.notes.error(
+            f"{key}.path",
+            f"{os.path.basename(path)} holds its present state, but does not stand on {own}",
+            hint=f"`qlaunch snapshot tree {draft.name}` shows what stands on what",
+        )
+    return Chain(layers=layers)
+
+
+def _head_is_gone(draft: Draft, key: str, path: str) -> None:
+    draft.notes.error(
+        f"{key}.path",
+        f"{path}, which holds its present state, is missing",
+        hint="put it back where it was, or go back to a snapshot:"
+        f" `qlaunch snapshot tree {draft.name}`",
+    )
 
 
 def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
@@ -222,7 +245,7 @@ def _check(draft: Draft, key: str, wish: wish_of.Disk, facts: ImageFacts, fmt: F
 
 def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tuple[Layer, ...]:
     """The layers under `top`, each allowed: named by the profile, or beside the disk."""
-    if top.format != "qcow2" or top.backing is None or (wish.format == "raw" and depth == 1):
+    if top.format != "qcow2" or top.backing is None:
         return ()
     key = f"disk.{wish.id}.backing"
     path = top.backing_path
@@ -265,9 +288,9 @@ def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tup
 def _allowed(draft: Draft, wish: wish_of.Disk, path: str) -> bool:
     """A backing file is allowed when the profile names it, or when it is one of qlaunch's own: in
     the machine's folder, or beside the disk and called after it (`c.img`, `c.snap1.qcow2`)."""
-    if path == wish.backing or os.path.dirname(path) == draft.places.data:
-        return True
     own = image_path(draft, wish)
+    if path in (own, wish.backing) or os.path.dirname(path) == draft.places.data:
+        return True
     stem = os.path.basename(own).split(".")[0]
     return (
         os.path.dirname(path) == os.path.dirname(own)

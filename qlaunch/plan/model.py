@@ -95,10 +95,15 @@ class Creation:
 
 @frozen(kw_only=True)
 class Disk:
-    """A disk: a throttle node called after its id on top of its layers, active layer first."""
+    """A disk: a throttle node called after its id on top of its layers, active layer first.
+
+    `image` is the one that the profile means; once there are snapshots it is one of the lower
+    layers.
+    """
 
     id: str
     bus: str
+    image: str = ""
     layers: tuple[Layer, ...]
     device: Device
     create: Creation | None = None

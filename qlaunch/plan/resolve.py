@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import evolve, frozen
 
 from qlaunch.errors import ProfileError
@@ -69,8 +71,17 @@ class Resolution:
         )
 
 
-def resolve(profile: Profile, facts: Facts, leases: Leases, places: Places) -> Resolution:
-    """Decide everything about the machine that `profile` wishes for."""
+def resolve(
+    profile: Profile,
+    facts: Facts,
+    leases: Leases,
+    places: Places,
+    heads: Mapping[str, str] | None = None,
+) -> Resolution:
+    """Decide everything about the machine that `profile` wishes for.
+
+    `heads` are the images (absolute paths) that disks with snapshots are on now, by the disk's id.
+    """
     notes = Notes(profile)
     asked, machine = board.machine_type(profile, facts, leases, notes)
     accel = board.accelerator(profile, facts, notes)
@@ -84,6 +95,7 @@ def resolve(profile: Profile, facts: Facts, leases: Leases, places: Places) -> R
         spice=display.spice_wanted(profile, facts, notes),
         pci=Pci(q35=is_q35(machine), notes=notes, leased=leases.places),
         seats=Seats(notes=notes, leased=leases.places),
+        heads=heads or {},
     )
     _give_addresses(draft)
     rules.check(draft)
