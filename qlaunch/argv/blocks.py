@@ -18,7 +18,7 @@ def _file(layer: Layer, name: FileName, **more: Any) -> dict[str, Any]:
         "driver": "file",
         "node-name": layer.file_node,
         "filename": name(layer),
-        "read-only": layer.read_only,
+        "read-only": layer.file_read_only,
         "auto-read-only": False,
         **more,
     }

@@ -39,8 +39,9 @@ def command_line(plan: Plan) -> tuple[Option, ...]:
     return build(plan, Handles())
 
 
-def build(plan: Plan, handles: Handles) -> tuple[Option, ...]:
-    """The command line that starts `plan` with what `handles` hold."""
+def build(plan: Plan, handles: Handles, *, incoming: bool = False) -> tuple[Option, ...]:
+    """The command line that starts `plan` with what `handles` hold; with `incoming` it waits for
+    the memory that the guest goes on with."""
     return (
         (plan.emulator,),
         *_basics(plan),
@@ -54,6 +55,7 @@ def build(plan: Plan, handles: Handles) -> tuple[Option, ...]:
         *_backends(plan, handles),
         *_display(plan),
         *(_device(device) for device in plan.all_devices()),
+        *([("-incoming", "defer")] if incoming else []),
         *_grouped(plan.extra_args),
     )
 

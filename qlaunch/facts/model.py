@@ -89,8 +89,9 @@ class ImageFacts:
 
     `problem` says in a person's words why the file cannot be used (missing directory, no rights,
     not a regular file, damaged header); None when nothing is wrong or it simply does not exist.
-    Sizes are bytes. `backing` is the name as the header has it, `backing_path` the absolute path
-    that it means. `missing_directory` would have to be made first; it is a `problem` for a
+    Sizes are bytes; `allocated` is what the file takes of the disk. `backing` is the name as the
+    header has it, `backing_path` the absolute path that it means. `internal_snapshots` are counted.
+    `missing_directory` would have to be made first; it is a `problem` for a
     reader, and for a writer who may not make it.
     `holder` names the process whose QEMU locks are in the way (`qemu-system-x86_64, pid 4711,
     machine xp`).
@@ -105,12 +106,14 @@ class ImageFacts:
     format: str | None = None
     virtual_size: int | None = None
     file_size: int | None = None
+    allocated: int | None = None
     backing: str | None = None
     backing_path: str | None = None
     backing_format: str | None = None
     data_file: str | None = None
     corrupt: bool = False
     encrypted: bool = False
+    internal_snapshots: int = 0
     holder: str | None = None
     free_space: int | None = None
     missing_directory: str | None = None

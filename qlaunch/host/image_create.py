@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Callable
 from typing import Literal
@@ -16,7 +15,7 @@ from qlaunch.errors import ConflictError, HostError, NotFoundError, RefusedError
 from qlaunch.facts import ImageFacts
 from qlaunch.host.image_facts import image_facts
 from qlaunch.host.newfile import FULL, part_file, publish, remove_stale, write_error
-from qlaunch.host.tool import Output, run_tool
+from qlaunch.host.tool import Output, percentages, run_tool
 from qlaunch.units import short_size
 
 CREATE_TIMEOUT = 60.0
@@ -170,7 +169,7 @@ async def _copy(order: _Order, template: ImageFacts, fd: int, progress: Progress
     extra = ",lazy_refcounts=off" if order.format == "qcow2" else ""
     formats = ("-f", template.format or "raw", "-O", order.format)
     options = (*formats, "-o", f"preallocation=off{extra}", "--", template.path, _name(fd))
-    watched = None if progress is None else _percentages(progress)
+    watched = None if progress is None else percentages(progress)
     shown = ("-p",) if progress is not None else ("-q",)
     await _qemu_img(order, fd, "convert", *shown, *options, timeout=CONVERT_TIMEOUT, heard=watched)
 
@@ -179,15 +178,6 @@ def _name(fd: int) -> str:
     # By descriptor: qemu-img opens with O_CREAT, and one whose supervisor was killed would make
     # the part file anew under its name after the next supervisor has removed it.
     return f"/proc/self/fd/{fd}"
-
-
-def _percentages(progress: Progress) -> Callable[[bytes], None]:
-    def heard(data: bytes) -> None:
-        found = re.findall(rb"\(([0-9.]+)/100%\)", data)
-        if found:
-            progress(float(found[-1]))
-
-    return heard
 
 
 async def _qemu_img(

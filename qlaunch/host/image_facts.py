@@ -127,6 +127,7 @@ def _absent(facts: ImageFacts, want_write: bool) -> ImageFacts:
 
 def _look(fd: int, facts: ImageFacts, want_write: bool) -> ImageFacts:
     size = os.lseek(fd, 0, os.SEEK_END)
+    facts = evolve(facts, allocated=os.fstat(fd).st_blocks * 512)
     facts = evolve(facts, file_size=size, free_space=free_space(os.path.dirname(facts.path) or "."))
     if want_write and not facts.writable:
         told = why_not(facts.path, PermissionError(errno.EACCES, ""), write=True)
@@ -148,6 +149,7 @@ def _with_header(facts: ImageFacts, header: ImageHeader) -> ImageFacts:
         data_file=_text(header.data_file),
         corrupt=header.corrupt,
         encrypted=header.encrypted,
+        internal_snapshots=header.snapshots,
     )
     if header.backing is None or facts.backing is None:
         return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
@@ -114,3 +115,14 @@ def failure(what: str, output: Output) -> HostError:
     """The error for a program that failed at `what`: its own last words are in the message."""
     words = output.last_words or f"it ended with status {output.status}"
     return HostError(f"{what}: {words}")
+
+
+def percentages(progress: Callable[[float], None]) -> Callable[[bytes], None]:
+    """What `qemu-img -p` prints, told to `progress` as numbers up to 100."""
+
+    def heard(data: bytes) -> None:
+        found = re.findall(rb"\(([0-9.]+)/100%\)", data)
+        if found:
+            progress(float(found[-1]))
+
+    return heard

@@ -38,11 +38,11 @@ class Opened:
     def open_layer(self, layer: Layer) -> None:
         """Open an image into a descriptor set of its own.
 
-        A lower layer gets a second, writable descriptor where it can: block-commit reopens it for
-        writing, and QEMU finds only what is in the set. A disk that cannot be written is refused.
+        What is written gets a reading one as well: QEMU reopens a disk for reading when a snapshot
+        of it is taken, and finds only what is in the set.
         """
         number = len(self.sets)
-        modes = [os.O_RDONLY] if layer.read_only else [os.O_RDWR, os.O_RDONLY]
+        modes = [os.O_RDONLY] if layer.file_read_only else [os.O_RDWR, os.O_RDONLY]
         descriptors = [self._open(layer.path, mode) for mode in modes]
         self.images[layer.file_node] = number
         self.sets[number] = tuple(descriptors)

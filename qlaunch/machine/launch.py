@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -26,7 +26,7 @@ from qlaunch.errors import (
 )
 from qlaunch.host.images import create_image
 from qlaunch.host.process import Process
-from qlaunch.machine import scope
+from qlaunch.machine import memory, scope
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.handles import Opened, open_all
@@ -47,7 +47,11 @@ Step = Callable[[str, str, float], None]
 
 @define(kw_only=True)
 class Order:
-    """What `launch` is to start and how. `step(step, text, seconds)` is told of each step."""
+    """What `launch` is to start and how. `step(step, text, seconds)` is told of each step.
+
+    `incoming` is a memory file: the machine goes on from it instead of booting. `before_go` is
+    awaited when nothing can fail any more, just before the guest's first instruction.
+    """
 
     plan: Plan
     leases: Leases
@@ -58,6 +62,8 @@ class Order:
     environment: Mapping[str, str] = Factory(dict)
     warnings: tuple[Mapping[str, Any], ...] = ()
     step: Step = lambda step, text, seconds: None
+    incoming: str | None = None
+    before_go: Callable[[], Awaitable[None]] | None = None
 
 
 async def launch(order: Order) -> Machine:
@@ -194,7 +200,8 @@ async def _spawn(
     undo.callback(_forget, plan.name)
     # A thread that writes cannot be cancelled: what is undone must not appear again after it.
     await finish(asyncio.to_thread(_save, plan, order.leases, record))
-    argv = [word for option in build(plan, opened.handles) for word in option]
+    options = build(plan, opened.handles, incoming=order.incoming is not None)
+    argv = [word for option in options for word in option]
     log.say(
         f"starting {plan.name} with QEMU {plan.qemu_version}"
         f" ({plan.board.machine}, {plan.board.accel})"
@@ -292,7 +299,16 @@ def _launch_error(machine: Machine, since: int) -> LaunchError:
 
 async def _begin(machine: Machine, order: Order, password: str | None, since: int) -> None:
     try:
-        await machine.begin(paused=order.paused, password=password)
+        if order.incoming is not None:
+            begun = time.monotonic()
+            await memory.load_incoming(machine.talk(), order.incoming)
+            order.step("memory", "loaded", time.monotonic() - begun)
+        await machine.begin(
+            paused=order.paused,
+            password=password,
+            continued=order.incoming is not None,
+            before_go=order.before_go,
+        )
     except (SessionLostError, NotFoundError) as error:
         lost = error if isinstance(error, SessionLostError) else SessionLostError(error.message)
         raise await _why_lost(machine, since, lost) from None

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import Factory, define
@@ -79,8 +80,18 @@ class Machine:
             return "unresponsive"
         return str(answer["status"])
 
-    async def begin(self, *, paused: bool = False, password: str | None = None) -> None:
-        """From QEMU's greeting to a running guest: passwords, boot order, balloon, clients, go."""
+    async def begin(
+        self,
+        *,
+        paused: bool = False,
+        password: str | None = None,
+        continued: bool = False,
+        before_go: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """From QEMU's greeting to a running guest: passwords, boot order, balloon, clients, go.
+
+        A guest that is `continued` from its saved memory knows how much of it it has.
+        """
         session = self.talk()
         await self._connect_consoles()
         if password is not None:
@@ -91,9 +102,11 @@ class Machine:
                     )
         await self._boot_order_after_reset(session)
         board = self.plan.board
-        if board.memory_current < board.memory:
+        if board.memory_current < board.memory and not continued:
             await self._balloon(session, board.memory_current)
         self._let_clients_in(session)
+        if before_go is not None:
+            await before_go()
         if not paused:
             await session.execute("cont")
 

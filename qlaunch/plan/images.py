@@ -85,11 +85,13 @@ def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
         )
 
 
-def _layer(wish: wish_of.Disk, depth: int, path: str, fmt: Format) -> Layer:
+def _layer(
+    wish: wish_of.Disk, depth: int, path: str, fmt: Format, *, mergeable: bool = False
+) -> Layer:
     name = f"{wish.id}-{depth}" if depth else wish.id
     return Layer(
         node=f"{name}-format", file_node=f"{name}-file", path=path, format=fmt,
-        read_only=depth > 0 or bool(wish.read_only),
+        read_only=depth > 0 or bool(wish.read_only), mergeable=mergeable,
     )  # fmt: skip
 
 
@@ -281,7 +283,9 @@ def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tup
             key, f"{name} says its backing file is {top.backing_format}, but it is {facts.format}"
         )
     fmt: Format = "raw" if top.backing_format == "raw" else _format_of(facts)
-    layer = _layer(wish, depth, path, fmt)
+    # A base that the profile names belongs to others as well: it is never written.
+    mergeable = facts.writable and not wish.read_only and path != wish.backing
+    layer = _layer(wish, depth, path, fmt, mergeable=mergeable)
     return (layer, *(() if fmt == "raw" else _below(draft, wish, facts, depth + 1)))
 
 

@@ -68,13 +68,24 @@ class Chardev:
 
 @frozen(kw_only=True)
 class Layer:
-    """One image of a backing chain: its format node and its file node."""
+    """One image of a backing chain: its format node and its file node.
+
+    A lower layer that may be merged with its neighbours is `mergeable`: its file is opened for
+    writing, though its format node is not. QEMU could not open it for writing later: where files
+    are handed over by descriptor, the locks of the reading one stay (7.2 and 10.0).
+    """
 
     node: str
     file_node: str
     path: str
     format: Literal["qcow2", "raw"]
     read_only: bool = False
+    mergeable: bool = False
+
+    @property
+    def file_read_only(self) -> bool:
+        """Whether the file itself is opened for reading only."""
+        return self.read_only and not self.mergeable
 
 
 @frozen(kw_only=True)

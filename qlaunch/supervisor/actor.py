@@ -156,7 +156,9 @@ class Actor:
         kept = {
             key: value for key, value in order.environment.items() if secret and key == secret.env
         }
-        self._order = evolve(order, environment=kept, paused=False, step=_told_nobody)
+        self._order = evolve(
+            order, environment=kept, paused=False, step=_told_nobody, incoming=None, before_go=None
+        )
         self.watch(machine)
         self.note_state("prelaunch" if order.paused else "running")
 

@@ -130,7 +130,7 @@ async def _take_over(
     actor: Actor, tasks: Tasks, machine: Machine, record: machines.RunRecord
 ) -> None:
     state = await machine.run_state()
-    if state == "prelaunch" and not record.begun:
+    if state in ("prelaunch", "inmigrate") and not record.begun:
         # Nobody was told that it started, and the guest has not executed an instruction.
         machine.log.say(CUT_OFF)
         await finish(stop.force(machine, lambda name, text: machine.log.say(text)))

@@ -20,7 +20,7 @@ from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.plan.notes import Finding
 from qlaunch.store import files, machines, paths
-from qlaunch.supervisor import neighbours, power, report
+from qlaunch.supervisor import continuing, neighbours, power, report, saving, snapshots
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.request import Request
 
@@ -67,6 +67,10 @@ async def up(request: Request) -> Any:
     machine = prepared.plan.name
     if (running := request.server.actors.get(machine)) is not None:
         raise _already(running, prepared.profile.file)
+    if request.flag("fresh"):
+        await continuing.forget(machine)
+    if (going_on := await continuing.find(machine)) is not None:
+        return await saving.go_on(request, prepared, going_on, begun)
     prepared.raise_errors()
     actor = request.server.host(machine)
     await start(actor, prepared, request)
@@ -194,6 +198,7 @@ async def pause(request: Request) -> Any:
 
 async def resume(request: Request) -> Any:
     actor = await request.actor()
+    saving.refuse_half_done(actor.name)
     await actor.session().execute("cont")
     state = await report.state_of(actor)
     return {"name": actor.name, "state": state}
@@ -330,4 +335,12 @@ VERBS: dict[str, Callable[[Request], Awaitable[Any]]] = {
     "hmp": hmp,
     "console": console,
     "supervisor": supervisor,
+    "snapshot-create": snapshots.create,
+    "snapshot-rename": snapshots.rename,
+    "snapshot-edit": snapshots.edit,
+    "snapshot-delete": snapshots.delete,
+    "snapshot-prune": snapshots.prune,
+    "revert": snapshots.revert,
+    "jobs": snapshots.jobs,
+    "save": saving.save,
 }

@@ -18,6 +18,8 @@ from qlaunch.host.sockets import bind_unix
 from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
+from qlaunch.supervisor.collecting import Collector
+from qlaunch.supervisor.recovering import recover
 from qlaunch.supervisor.request import Request
 from qlaunch.supervisor.requests import VERBS
 from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
@@ -42,6 +44,7 @@ class Server:
         self.path = path
         self.foreground = foreground
         self.actors: dict[str, Actor] = {}
+        self.collectors: dict[str, Collector] = {}
         self.started = time.time()
         self.version = __version__
         self._listener: socket.socket | None = None
@@ -97,7 +100,8 @@ class Server:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if not (self.actors or self._clients or self.foreground or self._stop.is_set()):
+        busy = self.actors or self.collectors or self._clients
+        if not (busy or self.foreground or self._stop.is_set()):
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(IDLE_GRACE, self._end_when_alone)
 
@@ -111,7 +115,7 @@ class Server:
             os.rename(self.path, aside)
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        if self.actors or self._clients:
+        if self.actors or self.collectors or self._clients:
             os.rename(aside, self.path)
             return
         self._stop.set()
@@ -135,8 +139,28 @@ class Server:
     async def adopt_strays(self) -> None:
         """Adopt machines that run and have no supervisor, for example since a `qlaunch run` was
         killed. A supervisor in the foreground looks after its own one only."""
-        if not self.foreground:
-            await adopt_all(self.tasks, self.actors, self.note_change)
+        if self.foreground:
+            return
+        known = set(self.actors)
+        await adopt_all(self.tasks, self.actors, self.note_change)
+        fresh = [actor for name, actor in self.actors.items() if name not in known]
+        await asyncio.gather(*(guarded(recover(self, actor)) for actor in fresh))
+
+    def collect(self, name: str) -> Collector:
+        """Begin to merge and remove the layers of `name` that nobody needs; what does that already
+        is returned."""
+        collector = self.collectors.get(name)
+        if collector is None:
+            collector = self.collectors[name] = Collector(server=self, name=name)
+            collector.task = self.tasks.create_task(self._collect(collector))
+        return collector
+
+    async def _collect(self, collector: Collector) -> None:
+        try:
+            await collector.run()
+        finally:
+            self.collectors.pop(collector.name, None)
+            self._consider_ending()
 
     def host(self, name: str) -> Actor:
         """A new actor for `name`. Raises: BusyError when another process hosts it."""

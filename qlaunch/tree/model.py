@@ -57,11 +57,16 @@ class Snapshot:
 class Pending:
     """A revert that is under way: disks are switched, memory or reset may be missing.
 
-    A machine in this state must never go on: its memory and its disks are of two moments.
+    A machine in this state must never go on: its memory and its disks are of two moments. `heads`
+    and `current` are those before, and `branch` is the snapshot that keeps what was left behind:
+    with them it is taken back while no disk was switched yet.
     """
 
     snapshot: int
     memory: bool = False
+    heads: Mapping[str, str] = field(factory=dict)
+    current: int | None = None
+    branch: int | None = None
 
 
 @frozen(kw_only=True)
@@ -90,8 +95,10 @@ class Timeline:
 
     `heads` maps a disk to the layer that holds its present state; a disk that is not there still is
     on its own image. It is right at every instant at which QEMU may be dead. `current` is the
-    snapshot that the present state comes from. `owned` are the layers that qlaunch made itself:
-    no other file is ever removed. `next_id` numbers snapshots.
+    snapshot that the present state comes from. `owned` are the layers of each disk that qlaunch
+    made itself: no other file is ever removed. `next_id` numbers snapshots. `resume` says that a
+    verb under way stops the guest for a moment and that it is to go on: whoever finds it stopped
+    lets it.
     """
 
     version: int = TIMELINE_VERSION
@@ -99,10 +106,11 @@ class Timeline:
     heads: Mapping[str, str] = field(factory=dict)
     current: int | None = None
     snapshots: tuple[Snapshot, ...] = ()
-    owned: tuple[str, ...] = ()
+    owned: Mapping[str, tuple[str, ...]] = field(factory=dict)
     pending: Pending | None = None
     merges: tuple[Merge, ...] = ()
     saved: Saved | None = None
+    resume: bool = False
 
     def find(self, word: str) -> Snapshot | None:
         """The snapshot called `word`: its name, or its number as `#7` or `7`."""

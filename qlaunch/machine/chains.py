@@ -1,0 +1,56 @@
+"""The layers under a disk's head, read from the images: for a plan made at another time."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from qlaunch.errors import RefusedError
+from qlaunch.host.image_facts import image_facts
+from qlaunch.machine.bench import path_of
+from qlaunch.plan.model import Disk, Layer, Plan
+from qlaunch.store import machines
+from qlaunch.tree.model import Timeline
+
+_MAX_CHAIN = 200
+
+
+def with_heads(plan: Plan, timeline: Timeline) -> Plan:
+    """`plan` with each disk on its head of now, and with today's folders.
+
+    Raises: RefusedError when a layer is missing or of no use.
+    """
+    disks = tuple(
+        evolve(disk, layers=_layers(disk, timeline), create=None)
+        if disk.id in timeline.heads
+        else evolve(disk, create=None)
+        for disk in plan.disks
+    )
+    firmware = evolve(plan.firmware, create=None) if plan.firmware else None
+    return evolve(plan, disks=disks, firmware=firmware, places=machines.places(plan.name))
+
+
+def _layers(disk: Disk, timeline: Timeline) -> tuple[Layer, ...]:
+    raw_own = any(layer.path == disk.image and layer.format == "raw" for layer in disk.layers)
+    path: str | None = path_of(disk, timeline.heads[disk.id])
+    ours = {disk.image, *(path_of(disk, name) for name in timeline.owned.get(disk.id, ()))}
+    found: list[Layer] = []
+    while path is not None:
+        depth = len(found)
+        raw = raw_own and path == disk.image
+        facts = image_facts(path, want_write=depth == 0)
+        if facts.problem or not facts.exists or depth > _MAX_CHAIN:
+            raise RefusedError(f"disk {disk.id}: {path}: {facts.problem or 'it is missing'}")
+        name = f"{disk.id}-{depth}" if depth else disk.id
+        form = "raw" if raw or facts.format != "qcow2" else "qcow2"
+        found.append(
+            Layer(
+                node=f"{name}-format",
+                file_node=f"{name}-file",
+                path=path,
+                format="raw" if form == "raw" else "qcow2",
+                read_only=depth > 0 or disk.layers[0].read_only,
+                mergeable=depth > 0 and facts.writable and path in ours,
+            )
+        )
+        path = facts.backing_path if form == "qcow2" else None
+    return tuple(found)

@@ -1,0 +1,374 @@
+"""The memory of a running machine: written to a file while it runs, and brought back.
+
+A memory file is QEMU's migration stream with qcow2 metadata around it (`host.qcow2_write`). So one
+file serves both ways: the running QEMU loads it as a VM state, a new one as a migration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from attrs import frozen
+
+from qlaunch.aio import finish
+from qlaunch.errors import CommandError, HostError, QlaunchError, TimedOutError
+from qlaunch.host.newfile import write_error
+from qlaunch.host.qcow2_write import STREAM_AT, create_overlay, read_wrapped, wrap_stream
+from qlaunch.machine import live
+from qlaunch.qmp.session import Session
+
+TAG = "qlaunch"
+FD_NAME = "qlaunch-memory"
+LOAD_JOB = "qlaunch-load"
+# Bytes a second; QEMU's own limit is 128 MiB.
+BANDWIDTH = 1 << 40
+STOP_TIMEOUT = 30.0
+# A dead disk must not keep the guest stopped for ever; memory is written at disk speed.
+SAVE_TIMEOUT = 3600.0
+FIRST_PAGE_TIMEOUT = 60.0
+LOAD_TIMEOUT = 3600.0
+CANCEL_TIMEOUT = 30.0
+_BACKGROUND = "background-snapshot"
+_POLL, _POLL_MOST = 0.001, 0.1
+
+Progress = Callable[[int, int], None]
+
+
+class MemoryLoadError(CommandError):
+    """The memory could not be loaded. This QEMU is in no state to go on; a new one may be."""
+
+
+@frozen(kw_only=True)
+class Report:
+    """How memory was saved: in the background or with the guest stopped (`reason` says why), for
+    how many seconds it was stopped, the bytes written and the seconds until all was on the disk."""
+
+    background: bool
+    reason: str
+    stopped: float
+    bytes: int
+    seconds: float
+
+
+async def save_live(
+    session: Session,
+    path: str,
+    *,
+    switch: Callable[[], Awaitable[None]] | None,
+    progress: Progress,
+    resume: bool = True,
+) -> Report:
+    """Write the machine's memory to the new file `path`, as of one moment at which `switch` is
+    awaited with the guest stopped.
+
+    The guest goes on as soon as it can: at once where the kernel lets QEMU write the memory behind
+    it, else at the end. One that did not run, or with `resume` false, stays stopped. On failure the
+    file is gone and the guest runs if it ran.
+
+    Raises: HostError, CommandError, SessionLostError, TimedOutError; what `switch` raises.
+    """
+    begun = time.monotonic()
+    runs = await _status(session) == "running"
+    fd = _new_file(path)
+    try:
+        os.lseek(fd, STREAM_AT, os.SEEK_SET)
+        background, reason = False, "it did not run"
+        if runs and resume:
+            background, reason = await _allow_background(session)
+        await session.execute("migrate-set-parameters", {"max-bandwidth": BANDWIDTH})
+        await session.send_fd(fd, FD_NAME)
+        try:
+            stopped = await _write(session, switch, progress, background, runs and resume)
+        except BaseException:
+            await finish(_undo(session, go=runs))
+            raise
+        # QEMU writes through a duplicate of our descriptor: they share the position.
+        length = os.lseek(fd, 0, os.SEEK_CUR) - STREAM_AT
+        await finish(asyncio.to_thread(_wrap, fd, path, length))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+    return Report(
+        background=background,
+        reason=reason,
+        stopped=stopped,
+        bytes=length,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _new_file(path: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        # One that was cut off earlier is nobody's: no snapshot names it.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _wrap(fd: int, path: str, length: int) -> None:
+    try:
+        wrap_stream(fd, tag=TAG, length=length)
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+async def _status(session: Session) -> str:
+    answer: dict[str, Any] = await session.execute("query-status")
+    return str(answer["status"])
+
+
+async def _allow_background(session: Session) -> tuple[bool, str]:
+    """Whether QEMU can write the memory while the guest runs, and why not.
+
+    It takes userfaultfd with write protection, which ordinary users often lack.
+    """
+    try:
+        await _capability(session, on=True)
+    except CommandError as error:
+        return False, error.message
+    return True, ""
+
+
+async def _capability(session: Session, *, on: bool) -> None:
+    wanted = [{"capability": _BACKGROUND, "state": on}]
+    await session.execute("migrate-set-capabilities", {"capabilities": wanted})
+
+
+async def _write(
+    session: Session,
+    switch: Callable[[], Awaitable[None]] | None,
+    progress: Progress,
+    background: bool,
+    go: bool,
+) -> float:
+    """Stop, `switch`, write. Returns: for how many seconds the guest was stopped."""
+    begun = time.monotonic()
+    await session.execute("stop", timeout=STOP_TIMEOUT)
+    if switch is not None:
+        await switch()
+    await session.execute("migrate", {"uri": f"fd:{FD_NAME}"})
+    if background:
+        await _until_protected(session)
+        if await _status(session) != "running":  # QEMU up to 8.0 lets it go on by itself
+            await session.execute("cont")
+        stopped = time.monotonic() - begun
+        await _until_written(session, progress)
+        await _capability(session, on=False)
+        return stopped
+    await _until_written(session, progress)
+    if go:
+        # `postmigrate` is a state of its own; the guest goes on from it all the same.
+        await session.execute("cont")
+    return time.monotonic() - begun
+
+
+async def _until_protected(session: Session) -> None:
+    """Wait until the devices' state is out and the memory is protected: with its first page."""
+    try:
+        async with asyncio.timeout(FIRST_PAGE_TIMEOUT):
+            while True:
+                state = await _migration(session)
+                ram = state.get("ram") or {}
+                if state["status"] == "completed" or ram.get("normal", 0) + ram.get("duplicate", 0):
+                    return
+                await asyncio.sleep(_POLL)
+    except TimeoutError:
+        raise TimedOutError("QEMU does not begin to write the memory") from None
+
+
+async def _until_written(session: Session, progress: Progress) -> None:
+    pause = _POLL
+    try:
+        async with asyncio.timeout(SAVE_TIMEOUT):
+            while (state := await _migration(session))["status"] != "completed":
+                ram = state.get("ram") or {}
+                total = int(ram.get("total", 0))
+                progress(total - int(ram.get("remaining", total)), total)
+                await asyncio.sleep(pause)
+                pause = min(_POLL_MOST, pause * 1.5)
+    except TimeoutError:
+        raise TimedOutError(f"the memory was not written in {SAVE_TIMEOUT:g} s") from None
+
+
+async def _migration(session: Session) -> dict[str, Any]:
+    """`query-migrate`. Raises: CommandError when it has failed or was cancelled."""
+    state: dict[str, Any] = await session.execute("query-migrate")
+    state.setdefault("status", "none")
+    if state["status"] in ("failed", "cancelled", "cancelling"):
+        words = state.get("error-desc") or state["status"]
+        raise CommandError(f"the memory could not be written: {words}")
+    return state
+
+
+async def _undo(session: Session, *, go: bool) -> None:
+    with contextlib.suppress(QlaunchError):
+        await abandon(session)
+        if go and await _status(session) != "running":
+            await session.execute("cont")
+
+
+async def abandon(session: Session) -> None:
+    """End a save that somebody began and left. Raises: CommandError, SessionLostError."""
+    state: dict[str, Any] = await session.execute("query-migrate")
+    if state.get("status") in ("setup", "active", "device", "pre-switchover", "cancelling"):
+        await session.execute("migrate_cancel")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_TIMEOUT):
+                await _until_cancelled(session)
+    with contextlib.suppress(CommandError):
+        await session.execute("closefd", {"fdname": FD_NAME})
+    with contextlib.suppress(CommandError):
+        await _capability(session, on=False)
+
+
+async def _until_cancelled(session: Session) -> None:
+    while True:
+        state: dict[str, Any] = await session.execute("query-migrate")
+        if state.get("status") not in ("setup", "active", "device", "cancelling"):
+            return
+        await asyncio.sleep(_POLL)
+
+
+# ---- bringing it back ---------------------------------------------------------------------------
+
+
+def check_file(path: str) -> int:
+    """A descriptor of the memory file at `path`. Raises: HostError, RefusedError."""
+    fd = live.open_file(path, os.O_RDONLY)
+    try:
+        read_wrapped(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+async def load_in_process(session: Session, path: str, *, node: str = "memory") -> None:
+    """Load the memory file at `path` into the stopped machine; the file stays as it is.
+
+    Raises: RefusedError, HostError when the file cannot be used: nothing has happened then;
+    MemoryLoadError: the machine must not go on in this QEMU then.
+    """
+    os.close(check_file(path))
+    nodes = [f"{node}-raw-file", f"{node}-raw", f"{node}-cow-file", f"{node}-cow", node]
+    sets: list[int] = []
+    made: list[str] = []
+    try:
+        for command in await _load_nodes(session, path, nodes, sets):
+            await session.execute("blockdev-add", command)
+            made.append(str(command["node-name"]))
+        await _run_load(session, node)
+    finally:
+        await finish(_remove(session, made, sets))
+
+
+async def _load_nodes(
+    session: Session, path: str, names: list[str], sets: list[int]
+) -> list[dict[str, Any]]:
+    """The nodes over a memory file. QEMU counts references in it while it loads; that goes to an
+    overlay which is thrown away."""
+    raw_file, raw, cow_file, cow, top = names
+    overlay = f"{path}.load"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(overlay)  # of a load that was cut off
+    size = os.stat(path).st_size
+    create_overlay(overlay, size=size, backing=None, backing_format=None)
+    try:
+        sets.append(await live.hand_over(session, path, write=False))
+        sets.append(await live.hand_over(session, overlay, write=True))
+    finally:
+        os.unlink(overlay)
+    return [
+        {"driver": "file", "node-name": raw_file, "filename": f"/dev/fdset/{sets[0]}",
+         "read-only": True, "auto-read-only": False},
+        {"driver": "raw", "node-name": raw, "file": raw_file, "read-only": True},
+        {"driver": "file", "node-name": cow_file, "filename": f"/dev/fdset/{sets[1]}",
+         "cache": {"direct": False, "no-flush": True}},
+        {"driver": "qcow2", "node-name": cow, "file": cow_file, "backing": raw,
+         "cache": {"direct": False, "no-flush": True}},
+        {"driver": "qcow2", "node-name": top, "file": cow, "backing": None,
+         "cache": {"direct": False, "no-flush": True}},
+    ]  # fmt: skip
+
+
+async def _run_load(session: Session, node: str) -> None:
+    arguments = {"job-id": LOAD_JOB, "tag": TAG, "vmstate": node, "devices": [node]}
+    try:
+        await session.execute("snapshot-load", arguments)
+        async with asyncio.timeout(LOAD_TIMEOUT):
+            while True:
+                jobs: list[dict[str, Any]] = await session.execute("query-jobs")
+                mine = next((job for job in jobs if job["id"] == LOAD_JOB), None)
+                if mine is None or mine["status"] == "concluded":
+                    break
+                await asyncio.sleep(_POLL)
+        if mine is not None:
+            await session.execute("job-dismiss", {"id": LOAD_JOB})
+    except TimeoutError:
+        raise MemoryLoadError(f"the memory was not loaded in {LOAD_TIMEOUT:g} s") from None
+    except CommandError as error:
+        raise MemoryLoadError(f"the memory could not be loaded: {error.message}") from error
+    if mine is not None and mine.get("error"):
+        raise MemoryLoadError(f"the memory could not be loaded: {mine['error']}")
+
+
+async def _remove(session: Session, nodes: list[str], sets: list[int]) -> None:
+    with contextlib.suppress(QlaunchError):
+        for name in reversed(nodes):
+            await session.execute("blockdev-del", {"node-name": name})
+        for number in sets:
+            await live.take_back(session, number)
+
+
+async def load_incoming(session: Session, path: str, *, progress: Progress | None = None) -> None:
+    """Load the memory file at `path` into a QEMU that was started with `-incoming defer`. The guest
+    is stopped afterwards.
+
+    Raises: RefusedError, HostError for the file; CommandError with QEMU's words, SessionLostError
+    when it ended over it, TimedOutError.
+    """
+    fd = check_file(path)
+    try:
+        os.lseek(fd, STREAM_AT, os.SEEK_SET)
+        await session.execute("migrate-set-parameters", {"max-bandwidth": BANDWIDTH})
+        await session.send_fd(fd, FD_NAME)
+    finally:
+        os.close(fd)
+    await session.execute("migrate-incoming", {"uri": f"fd:{FD_NAME}"})
+    pause = _POLL
+    try:
+        async with asyncio.timeout(LOAD_TIMEOUT):
+            while (state := await _incoming(session))["status"] != "completed":
+                ram = state.get("ram") or {}
+                if progress is not None:
+                    progress(int(ram.get("transferred", 0)), int(ram.get("total", 0)))
+                await asyncio.sleep(pause)
+                pause = min(_POLL_MOST, pause * 1.5)
+    except TimeoutError:
+        raise TimedOutError(f"the memory was not loaded in {LOAD_TIMEOUT:g} s") from None
+
+
+async def _incoming(session: Session) -> dict[str, Any]:
+    state: dict[str, Any] = await session.execute("query-migrate")
+    state.setdefault("status", "none")
+    if state["status"] in ("failed", "cancelled"):
+        raise HostError(
+            f"the saved memory could not be loaded: {state.get('error-desc') or state['status']}"
+        )
+    return state

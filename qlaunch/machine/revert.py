@@ -1,0 +1,373 @@
+"""Going back to a snapshot: new empty layers on those of the snapshot, and its memory or a reset.
+
+The order in which nothing is lost, whatever ends when:
+
+1. new layers are made on the snapshot's
+2. the guest is stopped; from here on it does not change what it is left with
+3. the heads are set to the new layers, what is left behind becomes a branch that can be reverted
+   to, and the revert is noted as pending: all in one write
+4. QEMU gets the layers' nodes and switches all disks at one moment
+5. the memory is loaded, or the machine is reset
+6. the revert is no longer pending, and the guest goes on
+
+While it is pending the guest never runs. A QEMU whose disks were not switched yet goes on as it
+was; one whose disks were is brought to the end. Without QEMU the next start finishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from attrs import evolve, frozen
+
+from qlaunch.aio import finish
+from qlaunch.argv import graph
+from qlaunch.errors import QlaunchError, RefusedError
+from qlaunch.host.image_facts import image_facts
+from qlaunch.machine import live, memory
+from qlaunch.machine.bench import Bench, path_of, said
+from qlaunch.machine.snapshot import check_phase, drop_unused_nodes, forget_layers, make_overlays
+from qlaunch.plan.model import Disk, Layer, Plan
+from qlaunch.store import timeline as store
+from qlaunch.tree.model import Pending, Snapshot, Timeline
+
+STOP_TIMEOUT = 30.0
+RESET_TIMEOUT = 10.0
+
+
+@frozen(kw_only=True)
+class Revert:
+    """A revert that was decided: where to, on which new layers, and what becomes of the present.
+
+    `below` are the layers of the snapshot, active first. `in_process` says that the running QEMU
+    can do it.
+    """
+
+    snapshot: Snapshot
+    disks: tuple[Disk, ...]
+    moment: Plan | None
+    in_process: bool
+    why_restart: str = ""
+
+
+@frozen(kw_only=True)
+class Left:
+    """What a revert leaves behind: the work since the snapshot, in bytes, and the branch that keeps
+    it (None when it was thrown away, or there was none)."""
+
+    size: int
+    branch: Snapshot | None
+    lost: tuple[str, ...] = ()
+
+
+def decide(bench: Bench, snapshot: Snapshot) -> Revert:
+    """What going back to `snapshot` takes.
+
+    Raises: RefusedError when a layer is not there any more, or a disk is not.
+    """
+    check_layers(bench, snapshot)
+    moment = store.load_moment(bench.name, snapshot.id)
+    plan = moment[0] if moment else None
+    why = ""
+    if snapshot.kind == "memory":
+        path = store.file_of(bench.name, snapshot.id, "memory")
+        if not os.path.exists(path) or plan is None:
+            raise RefusedError(
+                f"{bench.name}: the memory of {snapshot.label} is missing ({path})",
+                hint="put it back, or make a machine of its disks:"
+                f" `qlaunch clone {bench.name} NEW --snapshot {snapshot.label}`",
+            )
+        why = difference(bench.plan, plan)
+    elif bench.plan.firmware is not None or bench.plan.tpm is not None:
+        why = "the firmware's variables go back too"
+    return Revert(
+        snapshot=snapshot,
+        disks=tuple(bench.disk(ident) for ident in snapshot.layers),
+        moment=plan,
+        in_process=bench.is_live and not why,
+        why_restart=why,
+    )
+
+
+def check_layers(bench: Bench, snapshot: Snapshot) -> None:
+    """Raises: RefusedError when a layer of the snapshot, or one below it, cannot be used."""
+    for ident in snapshot.layers:
+        path: str | None = bench.layer_path(snapshot, ident)
+        seen: set[str] = set()
+        while path is not None:
+            facts = image_facts(path, want_write=False)
+            problem = facts.problem or (None if facts.exists else "it is missing")
+            if path in seen:
+                problem = "it stands on itself"
+            if problem:
+                raise RefusedError(
+                    f"{bench.name}: {snapshot.label} needs {path}: {problem}",
+                    hint=f"`qlaunch snapshot tree {bench.name}` shows what stands on what",
+                )
+            seen.add(path)
+            path = (
+                None
+                if path == bench.disk(ident).image and bench.is_raw(bench.disk(ident))
+                else (facts.backing_path if facts.format == "qcow2" else None)
+            )
+
+
+def difference(now: Plan, then: Plan) -> str:
+    """Why the memory of `then` cannot be loaded into a machine of `now`; empty when it can."""
+    if any(device.driver == "vmgenid" for device in now.all_devices()):
+        return "the guest gets a new generation id"
+    if now.board != then.board:
+        return "processors, memory or board were others"
+    shape = [_shape(plan) for plan in (now, then)]
+    if shape[0] != shape[1]:
+        return "it had other devices"
+    if (now.firmware is None) != (then.firmware is None) or now.tpm != then.tpm:
+        return "it had another firmware or TPM"
+    media = [{drive.id: _medium(drive.medium) for drive in plan.drives} for plan in (now, then)]
+    return "" if media[0] == media[1] else "other media were inserted"
+
+
+def _medium(layer: Layer | None) -> str | None:
+    return None if layer is None else layer.path
+
+
+def _shape(plan: Plan) -> dict[str, object]:
+    """The devices that the guest sees; what it boots from first is no matter to its memory."""
+    return {
+        device.id: (
+            device.driver,
+            {key: value for key, value in device.props.items() if key != "bootindex"},
+        )
+        for device in plan.all_devices()
+    }
+
+
+async def left_behind(bench: Bench, revert: Revert, *, keep: bool) -> Left:
+    """What the present is worth: nothing, or a branch of its own."""
+    heads = {disk.id: bench.active(disk) for disk in revert.disks}
+    size, lost = 0, []
+    for disk in revert.disks:
+        facts = await asyncio.to_thread(image_facts, heads[disk.id].path, want_write=False)
+        if heads[disk.id].path == disk.image or not is_empty(facts.file_size, facts.virtual_size):
+            size += facts.allocated or 0
+            lost.append(said(disk, heads[disk.id].path))
+    if not keep or not lost:
+        return Left(size=size, branch=None, lost=tuple(lost))
+    branch = Snapshot(
+        id=bench.timeline.next_id,
+        name=None,
+        created=time.time(),
+        text=f"left when {revert.snapshot.label} was reverted to",
+        layers={ident: said(bench.disk(ident), layer.path) for ident, layer in heads.items()},
+        left_out=tuple(disk.id for disk in bench.plan.disks if disk.id not in heads),
+        parent=bench.timeline.current,
+        machine=bench.plan.board.machine,
+        cpu=bench.plan.board.cpu,
+        qemu=bench.plan.qemu_version,
+    )
+    return Left(size=size, branch=branch, lost=tuple(lost))
+
+
+def is_empty(file_size: int | None, virtual_size: int | None) -> bool:
+    """Whether a layer as `create_overlay` makes it has never been written to."""
+    from qlaunch.host.qcow2_write import empty_size
+
+    return file_size is not None and file_size <= empty_size(virtual_size or 0)
+
+
+async def prepare(bench: Bench, revert: Revert, *, keep: bool) -> tuple[dict[str, str], Left]:
+    """Make the new layers and, with the guest stopped, note the revert. Returns: their paths.
+
+    Raises: as `make_overlays`; nothing has changed then, and the guest runs if it ran.
+    """
+    check_phase(bench)
+    below = {disk.id: _layer_of(bench, revert.snapshot, disk) for disk in revert.disks}
+    overlays = await make_overlays(bench, below)
+    bench.step("revert: overlays")
+    try:
+        if bench.machine is not None:
+            resume = await bench.machine.run_state() == "running"
+            await bench.save(evolve(bench.timeline, resume=resume))
+            await bench.session.execute("stop", timeout=STOP_TIMEOUT)
+        bench.step("revert: stopped")
+        left = await left_behind(bench, revert, keep=keep)
+        if left.branch is not None:
+            await finish(
+                asyncio.to_thread(
+                    store.save_moment,
+                    bench.name, left.branch.id, bench.plan, bench.leases, bench.profile,
+                )
+            )  # fmt: skip
+        await bench.save(_noted(bench, revert, overlays, left))
+    except BaseException:
+        await finish(_forget(bench, overlays))
+        raise
+    bench.step("revert: noted")
+    return overlays, left
+
+
+async def _forget(bench: Bench, overlays: dict[str, str]) -> None:
+    try:
+        await forget_layers(bench, list(overlays.values()))
+    finally:
+        await bench.go_on()
+
+
+def _layer_of(bench: Bench, snapshot: Snapshot, disk: Disk) -> Layer:
+    path = path_of(disk, snapshot.layers[disk.id])
+    raw = path == disk.image and bench.is_raw(disk)
+    return Layer(node="", file_node="", path=path, format="raw" if raw else "qcow2", read_only=True)
+
+
+def _noted(bench: Bench, revert: Revert, overlays: dict[str, str], left: Left) -> Timeline:
+    """The timeline from the moment on at which the revert counts."""
+    fresh = {ident: said(bench.disk(ident), path) for ident, path in overlays.items()}
+    timeline = bench.timeline
+    needs_work = bench.is_live or revert.snapshot.kind == "memory"
+    pending = Pending(
+        snapshot=revert.snapshot.id,
+        memory=revert.snapshot.kind == "memory",
+        heads=timeline.heads,
+        current=timeline.current,
+        branch=left.branch.id if left.branch else None,
+    )
+    noted = evolve(
+        timeline,
+        heads={**timeline.heads, **fresh},
+        current=revert.snapshot.id,
+        pending=pending if needs_work else None,
+    )
+    return noted.with_snapshot(left.branch) if left.branch else noted
+
+
+# ---- in the running QEMU ------------------------------------------------------------------------
+
+
+async def switch(bench: Bench, revert: Revert, overlays: dict[str, str]) -> None:
+    """Put the disks of the stopped machine on the new layers.
+
+    Raises: what QEMU says; the disks are as before then, all of them.
+    """
+    tops = [(disk, await _add_chain(bench, disk, overlays[disk.id])) for disk in revert.disks]
+    bench.step("revert: nodes")
+    await bench.execute([graph.switch(tops)])
+    bench.step("revert: switched")
+
+
+async def _add_chain(bench: Bench, disk: Disk, top: str) -> Layer:
+    """Give QEMU every layer under `top`, and itself, that it does not have yet."""
+    assert bench.graph is not None
+    missing: list[tuple[str, bool]] = []
+    path: str | None = top
+    below: Layer | None = None
+    while path is not None:
+        below = bench.graph.node_of(disk.id, path)
+        if below is not None:
+            break
+        raw = path == disk.image and bench.is_raw(disk)
+        missing.append((path, raw))
+        path = None if raw else image_facts(path, want_write=False).backing_path
+    taken = set(bench.graph.nodes)
+    for each, raw in reversed(missing):
+        active = each == top
+        layer = graph.free_layer(disk.id, each, taken, read_only=not active)
+        mergeable = not active and _is_ours(bench, disk, each)
+        layer = evolve(layer, format="raw" if raw else "qcow2", mergeable=mergeable)
+        taken |= {layer.node, layer.file_node}
+        number = await live.hand_over(bench.session, each, write=active or mergeable)
+        backing = below.node if below else None
+        await bench.execute(graph.add_layer(disk, layer, number, backing=backing, active=active))
+        below = layer
+    assert below is not None
+    bench.graph = evolve(bench.graph, nodes={**bench.graph.nodes, **dict.fromkeys(taken, "")})
+    return below
+
+
+def _is_ours(bench: Bench, disk: Disk, path: str) -> bool:
+    owned = [path_of(disk, name) for name in bench.timeline.owned.get(disk.id, ())]
+    return (path in owned or path == disk.image) and os.access(path, os.W_OK)
+
+
+async def load(bench: Bench, snapshot: Snapshot) -> None:
+    """Bring the stopped machine, whose disks are on the new layers, to the snapshot's moment.
+
+    Raises: MemoryLoadError: this QEMU must not go on then.
+    """
+    if snapshot.kind == "memory":
+        await memory.load_in_process(
+            bench.session, store.file_of(bench.name, snapshot.id, "memory")
+        )
+    else:
+        await bench.session.execute("system_reset", timeout=RESET_TIMEOUT)
+    bench.step("revert: loaded")
+
+
+async def conclude(bench: Bench, *, go: bool) -> None:
+    """The revert is done: it is no longer pending, and with `go` the guest goes on."""
+    await bench.save(evolve(bench.timeline, pending=None, resume=go))
+    bench.step("revert: concluded")
+    if bench.machine is not None:
+        await bench.go_on()
+        await bench.note_layers()
+        await drop_unused_nodes(bench)
+
+
+async def take_back(bench: Bench) -> None:
+    """Undo a revert that was noted and whose disks were not switched."""
+    pending = bench.timeline.pending
+    if pending is None:
+        return
+    made = {
+        path_of(disk, bench.timeline.heads[disk.id])
+        for disk in bench.plan.disks
+        if disk.id in bench.timeline.heads
+        and bench.timeline.heads[disk.id] != pending.heads.get(disk.id)
+    }
+    timeline = evolve(bench.timeline, heads=pending.heads, current=pending.current, pending=None)
+    if pending.branch is not None:
+        timeline = evolve(
+            timeline,
+            snapshots=tuple(each for each in timeline.snapshots if each.id != pending.branch),
+        )
+    await bench.save(timeline)
+    if pending.branch is not None:
+        await asyncio.to_thread(store.remove_files, bench.name, pending.branch)
+    if bench.machine is not None:
+        await bench.look()
+        await drop_unused_nodes(bench)
+        await bench.note_layers()
+    await forget_layers(bench, sorted(made))
+    await bench.go_on()
+
+
+async def in_process(bench: Bench, revert: Revert, overlays: dict[str, str], *, go: bool) -> bool:
+    """Finish the noted revert in the running QEMU.
+
+    Returns: False when the memory could not be loaded: the machine must be started anew.
+    Raises: what QEMU says; the machine is as before then.
+    """
+    try:
+        await switch(bench, revert, overlays)
+    except QlaunchError:
+        await finish(take_back(bench))
+        raise
+    try:
+        await load(bench, revert.snapshot)
+    except memory.MemoryLoadError as error:
+        assert bench.machine is not None
+        bench.machine.log.say(f"{error.message}; starting QEMU anew with it")
+        return False
+    await finish(conclude(bench, go=go))
+    return True
+
+
+def switched(bench: Bench) -> bool:
+    """Whether the running QEMU has its disks where the pending revert wants them."""
+    assert bench.graph is not None
+    return all(
+        path_of(disk, bench.timeline.heads.get(disk.id, disk.image))
+        == bench.graph.chains[disk.id][0].path
+        for disk in bench.plan.disks
+    )

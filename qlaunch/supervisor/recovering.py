@@ -1,0 +1,87 @@
+"""Finishing what an earlier supervisor was cut off in, on a machine that was just adopted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from qlaunch.errors import QlaunchError
+from qlaunch.machine import memory
+from qlaunch.machine import revert as reverting
+from qlaunch.machine.bench import Bench
+from qlaunch.machine.snapshot import drop_unused_nodes
+from qlaunch.store import timeline as store
+from qlaunch.supervisor import continuing
+from qlaunch.supervisor.actor import Actor
+from qlaunch.supervisor.benches import live_bench
+from qlaunch.supervisor.tasks import note
+
+if TYPE_CHECKING:
+    from qlaunch.supervisor.server import Server
+
+
+async def recover(server: Server, actor: Actor) -> None:
+    """Bring disks, memory and timeline of an adopted machine back together.
+
+    A revert whose disks were switched is finished, one whose disks were not is taken back; a guest
+    that was stopped for a moment goes on; merges go on.
+    """
+    timeline = store.load(actor.name)
+    if timeline == type(timeline)():
+        return
+    machine = actor.machine
+    if machine is None or machine.session is None:
+        return
+    failed = False
+    try:
+        async with live_bench(actor, "adopting", lambda name, text, seconds: None) as bench:
+            if bench.timeline.pending is not None:
+                failed = not await _finish_revert(bench)
+            else:
+                await _tidy(bench)
+    except QlaunchError as error:
+        machine.log.say(f"while adopting: {error.message}")
+        note(f"{actor.name}: while adopting: {error.message}")
+        return
+    if failed:
+        await continuing.anew(server, actor.name)
+    elif timeline.merges:
+        server.collect(actor.name)
+
+
+async def _finish_revert(bench: Bench) -> bool:
+    """Returns: False when this QEMU cannot take the memory, and a new one must."""
+    assert bench.machine is not None
+    pending = bench.timeline.pending
+    assert pending is not None
+    snapshot = bench.timeline.by_id(pending.snapshot)
+    if snapshot is None or not reverting.switched(bench):
+        bench.machine.log.say("a revert that was cut off is taken back")
+        await reverting.take_back(bench)
+        return True
+    bench.machine.log.say(f"a revert to {snapshot.label} that was cut off is finished")
+    await bench.session.execute("stop", timeout=reverting.STOP_TIMEOUT)
+    try:
+        await reverting.load(bench, snapshot)
+    except memory.MemoryLoadError as error:
+        bench.machine.log.say(f"{error.message}; starting QEMU anew with it")
+        return False
+    await reverting.conclude(bench, go=bench.timeline.resume)
+    return True
+
+
+async def _tidy(bench: Bench) -> None:
+    assert bench.machine is not None
+    await memory.abandon(bench.session)
+    if (
+        bench.timeline.resume
+        and await bench.machine.run_state() == "paused"
+        and not any(bench.timeline.merges)
+    ):
+        bench.machine.log.say("the guest, which a verb that was cut off had stopped, goes on")
+        await bench.go_on()
+    elif bench.timeline.resume and not bench.timeline.merges:
+        await bench.save(evolve(bench.timeline, resume=False))
+    await drop_unused_nodes(bench)
+    await bench.note_layers()

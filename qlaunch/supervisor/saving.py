@@ -1,0 +1,112 @@
+"""Suspending a machine to disk, and `up` of one that was."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from attrs import evolve
+
+from qlaunch.aio import finish
+from qlaunch.errors import PhaseError
+from qlaunch.machine import memory
+from qlaunch.machine.bench import Bench
+from qlaunch.machine.prepare import Prepared
+from qlaunch.machine.snapshot import check_phase
+from qlaunch.store import paths
+from qlaunch.store import timeline as store
+from qlaunch.supervisor import continuing, power
+from qlaunch.supervisor.benches import live_bench
+from qlaunch.supervisor.request import Request
+from qlaunch.tree.model import Saved
+
+
+async def save(request: Request) -> Any:
+    """Write the memory to a file and end QEMU; `up` goes on from there."""
+    begun = time.monotonic()
+    name = paths.check_name(request.text("name"))
+    actor = await request.actor()
+    async with live_bench(actor, "saving", request.tell) as bench:
+        check_phase(bench)
+        report = await _write(bench)
+    # From here on the memory counts, and the guest has not run since.
+    await finish(power.kill(actor, lambda name, text, seconds: None))
+    return {
+        "name": name,
+        "state": "saved",
+        "memory_bytes": report.bytes,
+        "seconds": round(time.monotonic() - begun, 3),
+    }
+
+
+async def _write(bench: Bench) -> memory.Report:
+    """Stop the guest and write its memory; what fails lets it go on as it was."""
+    assert bench.machine is not None
+    runs = await bench.machine.run_state() == "running"
+    await bench.save(evolve(bench.timeline, resume=runs))
+    bench.step("save: noted")
+    begun = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        bench.tell("memory", f"{done >> 20} of {total >> 20} MiB", time.monotonic() - begun)
+
+    try:
+        path = store.file_of(bench.name, store.SAVED, "memory")
+        report = await memory.save_live(
+            bench.session, path, switch=None, progress=progress, resume=False
+        )
+        bench.step("save: written")
+        await finish(
+            asyncio.to_thread(
+                store.save_moment, bench.name, store.SAVED, bench.plan, bench.leases, bench.profile
+            )
+        )
+        saved = Saved(when=time.time(), heads=bench.timeline.heads)
+        await bench.save(evolve(bench.timeline, saved=saved, resume=False))
+    except BaseException:
+        await finish(_undo(bench))
+        raise
+    bench.step("save: saved")
+    return report
+
+
+async def _undo(bench: Bench) -> None:
+    if bench.timeline.saved is not None:
+        return  # it is complete
+    try:
+        await asyncio.to_thread(store.remove_files, bench.name, store.SAVED)
+    finally:
+        await bench.go_on()
+
+
+async def go_on(
+    request: Request, prepared: Prepared, found: continuing.Continuation, begun: float
+) -> Any:
+    """Start a machine that goes on from saved memory; the answer is that of `up`."""
+    from qlaunch.supervisor.requests import started
+
+    name = prepared.plan.name
+
+    def step(step_name: str, text: str, seconds: float) -> None:
+        request.tell(step_name, text, seconds, machine=name)
+
+    await continuing.anew(
+        request.server,
+        name,
+        paused=request.flag("paused"),
+        environment=request.environment(),
+        step=step,
+    )
+    answer = await started(request.server.actors[name], prepared, begun)
+    return {**answer, "continued": found.why}
+
+
+def refuse_half_done(name: str) -> None:
+    """Raises: PhaseError when the guest must not run: its memory and its disks do not fit."""
+    timeline = store.load(name)
+    if timeline.pending is not None or timeline.saved is not None:
+        raise PhaseError(
+            f"{name}: a revert or a save was cut off, so it must not go on as it is",
+            hint=f"`qlaunch kill {name}`, then `qlaunch up {name}` finishes it",
+        )
