@@ -53,6 +53,8 @@ def sent() -> Iterator[tuple[str, str, set[str] | None]]:
                 ]
                 if name not in SENDERS or not words:
                     continue
+                if str(words[0].value).startswith("guest-"):
+                    continue  # for the guest agent
                 rest = node.args[node.args.index(words[0]) + 1 :]
                 keys = literal_keys(rest[0], function) if rest else set()
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", str(words[0].value), keys

@@ -17,11 +17,12 @@ from __future__ import annotations
 GROUPS = (
     "Run",
     "Look inside",
+    "Disks, media and snapshots",
     "Talk to the guest and to QEMU",
     "Define",
     "Set up",
 )
-_RUN, _LOOK, _TALK, _DEFINE, _SETUP = GROUPS
+_RUN, _LOOK, _SNAPSHOTS, _TALK, _DEFINE, _SETUP = GROUPS
 
 
 class Verb:
@@ -46,6 +47,7 @@ VERBS = {
         Verb(_RUN, "reset", "power", "press the reset button"),
         Verb(_RUN, "pause", "power", "stop the guest's processors; memory stays"),
         Verb(_RUN, "resume", "power", "let paused machines go on"),
+        Verb(_RUN, "save", "save", "suspend machines to disk; `up` goes on from there"),
         Verb(_RUN, "wait", "wait", "wait until a machine is stopped or running"),
         Verb(_RUN, "run", "run", "run a machine in the foreground; Ctrl-C shuts it down"),
         Verb(_LOOK, "ps", "ps", "list the machines that run"),
@@ -55,6 +57,10 @@ VERBS = {
         Verb(_LOOK, "logs", "logs", "show what QEMU and the supervisor said"),
         Verb(_LOOK, "screenshot", "screenshot", "save a picture of the screen"),
         Verb(_LOOK, "argv", "argv", "print QEMU's command line"),
+        Verb(_SNAPSHOTS, "snapshot", "snapshot", "take, list, change and delete snapshots"),
+        Verb(_SNAPSHOTS, "revert", "revert", "go back to a snapshot, running or stopped"),
+        Verb(_SNAPSHOTS, "jobs", "jobs", "list what works on the disks; cancel it, slow it down"),
+        Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),

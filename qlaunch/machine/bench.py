@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, evolve
@@ -21,6 +22,8 @@ from qlaunch.store import timeline as store
 from qlaunch.tree.model import Snapshot, Timeline
 
 Tell = Callable[[str, str, float], None]
+# Seconds between two lines of progress.
+TELL_EVERY = 0.5
 
 
 def said(disk: Disk, path: str) -> str:
@@ -221,3 +224,19 @@ def next_paths(disks: Sequence[Disk]) -> dict[str, str]:
             if entry.startswith(prefix) and text.isascii() and text.isdigit():
                 number = max(number, int(text) + 1)
     return {ident: f"{stem}.snap{number}.qcow2" for ident, stem in stems.items()}
+
+
+def telling(tell: Tell, name: str) -> Callable[[int, int], None]:
+    """A progress of bytes that is told as `name`, twice a second at most."""
+    begun = told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told < TELL_EVERY:
+            return
+        told = now
+        speed = int(done / (now - begun)) >> 20
+        tell(name, f"{done >> 20} of {total >> 20} MiB, {speed} MiB/s", now - begun)
+
+    return progress

@@ -35,7 +35,7 @@ OFFLINE_TIMEOUT = 24 * 3600.0
 _POLL, _POLL_MOST = 0.01, 0.25
 
 _ENDS = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
-EVENT_TIMEOUT = 2.0
+EVENT_TIMEOUT = 0.1
 # What a job that waits is told.
 _NEXT = {"ready": "job-complete", "pending": "job-finalize", "concluded": "job-dismiss"}
 

@@ -26,7 +26,7 @@ from qlaunch.argv import graph
 from qlaunch.errors import ConflictError, PhaseError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.machine import live, memory
-from qlaunch.machine.bench import Bench, next_paths, path_of, said, virtual_size
+from qlaunch.machine.bench import Bench, next_paths, path_of, said, telling, virtual_size
 from qlaunch.machine.frozen import frozen_guest
 from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import files
@@ -249,7 +249,7 @@ async def _create_live(
         if snapshot.kind == "memory":
             path = store.file_of(bench.name, snapshot.id, "memory")
             report = await memory.save_live(
-                bench.session, path, switch=switch, progress=_progress(bench)
+                bench.session, path, switch=switch, progress=telling(bench.tell, "memory")
             )
         else:
             await switch()
@@ -260,15 +260,6 @@ async def _create_live(
         return made
     warnings = () if report.background else (_stopped_words(report),)
     return evolve(made, stopped=report.stopped, memory_bytes=report.bytes, warnings=warnings)
-
-
-def _progress(bench: Bench) -> memory.Progress:
-    begun = time.monotonic()
-
-    def told(done: int, total: int) -> None:
-        bench.tell("memory", f"{done >> 20} of {total >> 20} MiB", time.monotonic() - begun)
-
-    return told
 
 
 def _stopped_words(report: memory.Report) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
-# `NAME` ends this process there, `NAME:qemu` the QEMU.
+# `NAME` ends this process there, `NAME@qemu` the QEMU.
 VARIABLE = "QLAUNCH_TEST_CUT"
 
-_cut, _, _whom = os.environ.get(VARIABLE, "").partition(":")
+_cut, _, _whom = os.environ.get(VARIABLE, "").partition("@")
 
 
 def step(name: str, qemu: int | None = None) -> None:

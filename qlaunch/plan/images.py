@@ -6,7 +6,7 @@ import os
 import shlex
 from typing import Literal, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from qlaunch.facts import ImageFacts
 from qlaunch.plan.draft import Draft
@@ -55,14 +55,16 @@ def chain_of(draft: Draft, wish: wish_of.Disk) -> Chain:
         _check(draft, key, wish, facts, fmt)
     below = () if fmt == "raw" else _below(draft, wish, facts, 1)
     layers = (_layer(wish, 0, path, fmt), *below)
+    if wish.id not in draft.heads:
+        return Chain(layers=layers)
     own = os.path.normpath(image_path(draft, wish))
-    if wish.id in draft.heads and all(os.path.normpath(layer.path) != own for layer in layers):
+    if all(os.path.normpath(layer.path) != own for layer in layers):
         draft.notes.error(
             f"{key}.path",
             f"{os.path.basename(path)} holds its present state, but does not stand on {own}",
             hint=f"`qlaunch snapshot tree {draft.name}` shows what stands on what",
         )
-    return Chain(layers=layers)
+    return Chain(layers=_mergeable(draft, layers, own))
 
 
 def _head_is_gone(draft: Draft, key: str, path: str) -> None:
@@ -85,14 +87,23 @@ def _check_folder(draft: Draft, key: str, facts: ImageFacts) -> None:
         )
 
 
-def _layer(
-    wish: wish_of.Disk, depth: int, path: str, fmt: Format, *, mergeable: bool = False
-) -> Layer:
+def _layer(wish: wish_of.Disk, depth: int, path: str, fmt: Format) -> Layer:
     name = f"{wish.id}-{depth}" if depth else wish.id
     return Layer(
         node=f"{name}-format", file_node=f"{name}-file", path=path, format=fmt,
-        read_only=depth > 0 or bool(wish.read_only), mergeable=mergeable,
+        read_only=depth > 0 or bool(wish.read_only),
     )  # fmt: skip
+
+
+def _mergeable(draft: Draft, layers: tuple[Layer, ...], own: str) -> tuple[Layer, ...]:
+    """`layers` with those marked that snapshots have put between the head and the disk's own image,
+    and that one. What is below belongs to others as well: it is never written."""
+    names = [os.path.normpath(layer.path) for layer in layers]
+    last = names.index(own) if own in names else 0
+    return tuple(
+        evolve(layer, mergeable=0 < depth <= last and draft.facts.image(layer.path).writable)
+        for depth, layer in enumerate(layers)
+    )
 
 
 def _new(draft: Draft, wish: wish_of.Disk, path: str, fmt: Format) -> Chain:
@@ -283,9 +294,7 @@ def _below(draft: Draft, wish: wish_of.Disk, top: ImageFacts, depth: int) -> tup
             key, f"{name} says its backing file is {top.backing_format}, but it is {facts.format}"
         )
     fmt: Format = "raw" if top.backing_format == "raw" else _format_of(facts)
-    # A base that the profile names belongs to others as well: it is never written.
-    mergeable = facts.writable and not wish.read_only and path != wish.backing
-    layer = _layer(wish, depth, path, fmt, mergeable=mergeable)
+    layer = _layer(wish, depth, path, fmt)
     return (layer, *(() if fmt == "raw" else _below(draft, wish, facts, depth + 1)))
 
 

@@ -114,6 +114,12 @@ def machine_data(name: str) -> str:
     return os.path.join(data_dir(), "machines", name)
 
 
+def stopped_state(name: str) -> str:
+    """`saved` when the machine, which does not run, goes on from its memory at the next start."""
+    saved = os.path.join(machine_data(name), "snapshots", "saved.json")
+    return "saved" if os.path.exists(saved) else "stopped"
+
+
 def profile_dirs() -> list[str]:
     """Where profiles are looked for by name: the user's, the administrator's, the shipped ones."""
     return [os.path.join(config_dir(), "profiles"), "/etc/qlaunch/profiles", shipped_profiles()]

@@ -85,3 +85,17 @@ def remove_files(name: str, snapshot: int | str) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 files.remove(path)
+
+
+def remove_strays(name: str, timeline: Timeline) -> None:
+    """Remove what was written for snapshots that then were not taken. Raises: HostError."""
+    known = {str(each.id) for each in timeline.snapshots}
+    if timeline.saved is not None:
+        known.add(SAVED)
+    try:
+        entries = os.listdir(folder(name))
+    except FileNotFoundError:
+        return
+    for key in {entry.partition(".")[0] for entry in entries} - known:
+        if key.isdigit() or key == SAVED:
+            remove_files(name, key)

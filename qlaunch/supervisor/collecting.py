@@ -18,7 +18,7 @@ from qlaunch.aio import finish
 from qlaunch.errors import BusyError, CommandError, QlaunchError
 from qlaunch.host.image_facts import image_facts
 from qlaunch.machine import merge as merging
-from qlaunch.machine.bench import Bench, path_of
+from qlaunch.machine.bench import Bench, path_of, telling
 from qlaunch.machine.garbage import find_steps
 from qlaunch.machine.snapshot import drop_unused_nodes
 from qlaunch.store import files
@@ -28,8 +28,6 @@ from qlaunch.tree.model import Merge
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.server import Server
-
-TELL_EVERY = 0.5
 
 
 @define(eq=False)
@@ -52,7 +50,7 @@ class Collector:
     task: asyncio.Task[Any] | None = None
     error: QlaunchError | None = None
     cancelled: bool = False
-    _told: float = 0.0
+    _teller: Callable[[int, int], None] | None = None
 
     def words(self) -> str:
         """What it does, and how far it is."""
@@ -151,21 +149,21 @@ class Collector:
     def _name(self, bench: Bench, step: Merge) -> None:
         self.doing = f"merging {step.ghost} and {step.child} ({step.disk})"
         self.done = self.total = 0
+        self._teller = None
         self.begun = time.monotonic()
 
     async def _conclude(self, bench: Bench, step: Merge) -> None:
         """Both layers show the same now: whoever meant the one that goes gets the other."""
         bench.step("merge: done")
-        disk = bench.disk(step.disk)
-        gone = path_of(disk, step.ghost if step.way == "pull" else step.child)
         if step.way == "push":
+            gone = path_of(bench.disk(step.disk), step.child)
             await self._move_children(bench, step, gone)
         await bench.save(after(bench.timeline, step))
         bench.step("merge: noted as done")
         if bench.machine is not None:
+            await bench.go_on()  # a pivot that was cut off has left the guest stopped
             await drop_unused_nodes(bench)
             await bench.note_layers()
-        await self._remove(gone)
         self.merged += 1
 
     async def _move_children(self, bench: Bench, step: Merge, gone: str) -> None:
@@ -194,12 +192,9 @@ class Collector:
 
     def _progress(self, done: int, total: int) -> None:
         self.done, self.total = done, total
-        now = time.monotonic()
-        if now - self._told >= TELL_EVERY:
-            self._told = now
-            seconds = now - self.begun
-            speed = f", {int(done / seconds) >> 20} MiB/s" if seconds > 0 else ""
-            self._tell("merge", f"{done >> 20} of {total >> 20} MiB{speed}", seconds)
+        if self._teller is None:
+            self._teller = telling(self._tell, "merge")
+        self._teller(done, total)
 
     def _tell(self, name: str, text: str, seconds: float) -> None:
         for tell in self.tellers:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
-
-from attrs import evolve
 
 from qlaunch.errors import QlaunchError
 from qlaunch.machine import memory
@@ -12,7 +11,7 @@ from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.snapshot import drop_unused_nodes
 from qlaunch.store import timeline as store
-from qlaunch.supervisor import continuing
+from qlaunch.supervisor import continuing, power
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.benches import live_bench
 from qlaunch.supervisor.tasks import note
@@ -32,6 +31,11 @@ async def recover(server: Server, actor: Actor) -> None:
         return
     machine = actor.machine
     if machine is None or machine.session is None:
+        return
+    if timeline.saved is not None:
+        # Its memory is on the disk, and it has not run since.
+        machine.log.say("saved; QEMU, which a supervisor that was cut off had left, ends")
+        await power.kill(actor, lambda name, text, seconds: None)
         return
     failed = False
     try:
@@ -74,14 +78,10 @@ async def _finish_revert(bench: Bench) -> bool:
 async def _tidy(bench: Bench) -> None:
     assert bench.machine is not None
     await memory.abandon(bench.session)
-    if (
-        bench.timeline.resume
-        and await bench.machine.run_state() == "paused"
-        and not any(bench.timeline.merges)
-    ):
-        bench.machine.log.say("the guest, which a verb that was cut off had stopped, goes on")
+    if not bench.timeline.merges:  # else a pivot may be under way: the merge brings it to its end
+        if bench.timeline.resume and await bench.machine.run_state() != "running":
+            bench.machine.log.say("the guest, which a verb that was cut off had stopped, goes on")
         await bench.go_on()
-    elif bench.timeline.resume and not bench.timeline.merges:
-        await bench.save(evolve(bench.timeline, resume=False))
     await drop_unused_nodes(bench)
     await bench.note_layers()
+    await asyncio.to_thread(store.remove_strays, bench.name, bench.timeline)

@@ -11,7 +11,7 @@ from attrs import evolve
 from qlaunch.aio import finish
 from qlaunch.errors import PhaseError
 from qlaunch.machine import memory
-from qlaunch.machine.bench import Bench
+from qlaunch.machine.bench import Bench, telling
 from qlaunch.machine.prepare import Prepared
 from qlaunch.machine.snapshot import check_phase
 from qlaunch.store import paths
@@ -46,15 +46,10 @@ async def _write(bench: Bench) -> memory.Report:
     runs = await bench.machine.run_state() == "running"
     await bench.save(evolve(bench.timeline, resume=runs))
     bench.step("save: noted")
-    begun = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        bench.tell("memory", f"{done >> 20} of {total >> 20} MiB", time.monotonic() - begun)
-
     try:
         path = store.file_of(bench.name, store.SAVED, "memory")
         report = await memory.save_live(
-            bench.session, path, switch=None, progress=progress, resume=False
+            bench.session, path, switch=None, progress=telling(bench.tell, "memory"), resume=False
         )
         bench.step("save: written")
         await finish(

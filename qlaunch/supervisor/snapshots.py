@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import evolve
 
-from qlaunch.errors import BusyError, NotFoundError, UsageError
+from qlaunch.errors import BusyError, NotFoundError, RefusedError, UsageError
 from qlaunch.machine import revert as reverting
 from qlaunch.machine import snapshot as taking
 from qlaunch.machine.bench import Bench
@@ -156,10 +156,21 @@ async def delete(request: Request) -> Any:
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         snapshot = bench.snapshot(request.text("snapshot"))
         gone = [snapshot]
+        if request.flag("merge"):
+            _check_followed(bench, snapshot)
         if request.flag("children"):
             gone += descendants(bench.timeline, snapshot)
         await _forget(bench, gone)
     return await _collected(request, name, {"deleted": [about(each) for each in gone]})
+
+
+def _check_followed(bench: Bench, snapshot: Snapshot) -> None:
+    """Raises: RefusedError when nothing follows `snapshot` that its content could go into."""
+    if bench.timeline.current != snapshot.id and not descendants(bench.timeline, snapshot):
+        raise RefusedError(
+            f"{bench.name}: nothing was made from {snapshot.label}, so there is nothing to merge",
+            hint=f"`qlaunch snapshot delete {bench.name} {snapshot.label}` throws it away",
+        )
 
 
 def descendants(timeline: Timeline, snapshot: Snapshot) -> list[Snapshot]:

@@ -123,18 +123,16 @@ def _rank(step: Step) -> int:
 
 def after(timeline: Timeline, step: Unlink | Merge) -> Timeline:
     """The timeline once `step` is done: who meant the layer that goes means the one that holds its
-    content now."""
+    content now. After a merge that layer is one that nobody needs: the next step removes it."""
     if isinstance(step, Unlink):
         return evolve(timeline, owned=_without(timeline, step.disk, step.layer))
     merges = tuple(
         each for each in timeline.merges if (each.disk, each.ghost) != (step.disk, step.ghost)
     )
     if step.way == "pull":
-        owned = _without(timeline, step.disk, step.ghost)
-        return evolve(timeline, owned=owned, merges=merges)
+        return evolve(timeline, merges=merges)
     return evolve(
         timeline,
-        owned=_without(timeline, step.disk, step.child),
         merges=merges,
         heads=_moved(timeline.heads, step),
         snapshots=tuple(_moved_snapshot(each, step) for each in timeline.snapshots),

@@ -1,10 +1,10 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume wait run ps status view console logs screenshot argv send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
         up)
-            options='--set --name --paused --view --json -q --quiet -v --verbose --no-color -h --help'
+            options='--set --name --paused --fresh --view --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE*')
             values=([--set]='' [--name]='')
             ;;
@@ -34,6 +34,11 @@ _qlaunch_verb() {
             values=()
             ;;
         resume)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=()
+            ;;
+        save)
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
@@ -82,6 +87,26 @@ _qlaunch_verb() {
             options='--set --next --one-line --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=([--set]='')
+            ;;
+        snapshot)
+            options='-m --disks-only --disk --quiesce --children --keep --dry-run --ascii --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@create list tree show current rename edit delete merge prune' 'NAME' '' '')
+            values=([-m]='' [--disk]='' [--keep]='')
+            ;;
+        revert)
+            options='--keep-current --discard --paused --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=()
+            ;;
+        jobs)
+            options='--cancel --limit --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--cancel]='' [--limit]='')
+            ;;
+        image)
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@chain' 'FILE')
+            values=()
             ;;
         send-key)
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'

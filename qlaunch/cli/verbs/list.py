@@ -71,7 +71,8 @@ def _look(name: str, path: str, states: dict[str, str]) -> dict[str, Any]:
         entry |= {
             "machine": profile.name, "title": profile.title, "guest": profile.guest or "other",
         }  # fmt: skip
-    entry["state"] = states.get(entry["machine"], "broken" if entry["problem"] else "stopped")
+    state = "broken" if entry["problem"] else paths.stopped_state(entry["machine"])
+    entry["state"] = states.get(entry["machine"], state)
     return entry
 
 

@@ -112,9 +112,9 @@ def _stopped(running: set[str]) -> list[dict[str, Any]]:
         if name not in running:
             last = last_end(name)
             listed.append(
-                {"name": name, "state": "stopped", "since": last.get("when"), "pid": None,
-                 "memory": None, "cpu": None, "accel": None, "title": None, "display": [],
-                 "profile": profile, "warnings": [], "reason": last.get("reason")}
+                {"name": name, "state": paths.stopped_state(name), "since": last.get("when"),
+                 "pid": None, "memory": None, "cpu": None, "accel": None, "title": None,
+                 "display": [], "profile": profile, "warnings": [], "reason": last.get("reason")}
             )  # fmt: skip
     return listed
 

@@ -47,7 +47,7 @@ def status_of(name: str) -> dict[str, Any]:
     last = last_end(name)
     return {
         "name": name,
-        "state": "stopped",
+        "state": paths.stopped_state(name),
         "reason": last.get("reason"),
         "since": last.get("when"),
         "profile": paths.profile_names().get(name),

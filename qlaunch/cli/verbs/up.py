@@ -40,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", metavar="NEWNAME", help="call the machine so")
     parser.add_argument("--paused", action="store_true", help="do not let the processors run yet")
+    parser.add_argument(
+        "--fresh", action="store_true", help="boot, and forget the memory that `save` has kept"
+    )
     parser.add_argument("--view", action="store_true", help="open its screen when it runs")
 
 
@@ -60,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             "profile": profiles[word],
             "set": args.set,
             "paused": args.paused,
+            "fresh": args.fresh,
             "env": talk.environment(),
             "cwd": talk.folder(),
         }
@@ -100,6 +104,8 @@ def _report(result: dict[str, Any], args: argparse.Namespace) -> None:
         print_finding(name, warning, quiet=args.quiet)
     if result.get("already"):
         output.note(f"{name} runs already", quiet=args.quiet)
+    if result.get("continued"):
+        output.note(f"{name}: {result['continued']}", quiet=args.quiet)
     ways = [f"view: qlaunch view {name}"] if result.get("display") else []
     if result.get("serial", True):
         ways.append(f"console: qlaunch console {name}")

@@ -1,0 +1,108 @@
+"""Reading a machine's snapshots, for the verbs that only show them: no supervisor is asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from qlaunch.errors import NotFoundError
+from qlaunch.machine.bench import path_of
+from qlaunch.machine.files import stands_on
+from qlaunch.plan.model import Plan
+from qlaunch.store import machines, paths
+from qlaunch.store import timeline as store
+from qlaunch.tree.history import HERE, Images, Node, history
+from qlaunch.tree.model import Timeline
+
+
+def read(name: str) -> tuple[Timeline, tuple[Node, ...]]:
+    """The machine's timeline, and its tree. Raises: NotFoundError, HostError."""
+    paths.check_name(name)
+    timeline = store.load(name)
+    if not timeline.snapshots and not os.path.isdir(paths.machine_state(name)):
+        paths.find_profile(name)
+    plan = machines.load_plan(name) or _moment(name, timeline)
+    return timeline, history(timeline, _images(timeline, plan))
+
+
+def _moment(name: str, timeline: Timeline) -> Plan | None:
+    found = (store.load_moment(name, each.id) for each in reversed(timeline.snapshots))
+    return next((moment[0] for moment in found if moment), None)
+
+
+def _images(timeline: Timeline, plan: Plan | None) -> Images:
+    known: dict[tuple[str, str], str] = {}
+    for disk in plan.disks if plan else ():
+        names = {*timeline.owned.get(disk.id, ()), os.path.basename(disk.image)}
+        names |= {each.layers[disk.id] for each in timeline.snapshots if disk.id in each.layers}
+        names |= {timeline.heads[disk.id]} if disk.id in timeline.heads else set()
+        known |= {(disk.id, name): path_of(disk, name) for name in names}
+    parents: dict[str, str | None] = {}
+    waiting = {*known.values()}
+    for folder in {os.path.dirname(path) for path in waiting}:
+        waiting |= _beside(folder)
+    while waiting:
+        path = waiting.pop()
+        if path in parents or not os.path.isfile(path):
+            continue
+        below = stands_on(path)
+        parents[path] = os.path.normpath(below[0]) if below else None
+        waiting |= set(below)
+    sizes = {path: os.stat(path).st_blocks * 512 for path in parents}
+    return Images(parents=parents, sizes=sizes, paths=known)
+
+
+def _beside(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.path for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def find(name: str, timeline: Timeline, nodes: tuple[Node, ...], word: str) -> Node:
+    """The node of the snapshot that `word` means. Raises: NotFoundError."""
+    snapshot = timeline.find(word)
+    if snapshot is None:
+        raise NotFoundError(
+            f"{name} has no snapshot {word!r}", hint=f"`qlaunch snapshot list {name}` shows them"
+        )
+    return next(node for node in nodes if node.id == snapshot.id)
+
+
+def plain(name: str, node: Node, timeline: Timeline) -> dict[str, Any]:
+    """A node as data."""
+    if node.snapshot is None:
+        return {"id": HERE, "name": None, "parent": node.parent, "size": node.size,
+                "problems": list(node.problems)}  # fmt: skip
+    snapshot = node.snapshot
+    memory = store.file_of(name, node.id, "memory")
+    return {
+        "id": node.id,
+        "name": snapshot.name,
+        "label": snapshot.label,
+        "kind": snapshot.kind,
+        "created": snapshot.created,
+        "text": snapshot.text,
+        "parent": node.parent,
+        "current": timeline.current == node.id,
+        "size": node.size,
+        "memory_size": os.path.getsize(memory) if os.path.exists(memory) else 0,
+        "layers": dict(snapshot.layers),
+        "left_out": list(snapshot.left_out),
+        "quiesced": snapshot.quiesced,
+        "machine": snapshot.machine,
+        "cpu": snapshot.cpu,
+        "qemu": snapshot.qemu,
+        "problems": list(node.problems),
+    }
+
+
+def ago(moment: float) -> str:
+    """How long ago, in a word or two."""
+    seconds = max(0.0, time.time() - moment)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

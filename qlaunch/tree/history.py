@@ -1,0 +1,124 @@
+"""The tree of a machine's snapshots, read from the images that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from qlaunch.tree.model import Snapshot, Timeline
+
+HERE = 0
+"""The id of the present among the nodes; snapshots are numbered from 1."""
+
+
+@frozen(kw_only=True)
+class Node:
+    """A snapshot, or the present, in the tree. `parent` is the node it was made from, None for a
+    root. `problems` say what the images and the timeline do not agree about."""
+
+    id: int
+    snapshot: Snapshot | None
+    parent: int | None
+    size: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Images:
+    """What is known of the images: what each stands on, what it takes of the disk (both by absolute
+    path), and the path of each layer of a disk by its name in the timeline."""
+
+    parents: Mapping[str, str | None]
+    sizes: Mapping[str, int]
+    paths: Mapping[tuple[str, str], str]
+
+    def chain(self, disk: str, name: str) -> list[str]:
+        """The layer and all below it, as far as they are there."""
+        found: list[str] = []
+        path: str | None = self.paths.get((disk, name))
+        while path is not None and path in self.parents and path not in found:
+            found.append(path)
+            path = self.parents[path]
+        return found
+
+
+def history(timeline: Timeline, images: Images) -> tuple[Node, ...]:
+    """All nodes, the present last. Who comes from whom is the images' to say; where they do not (a
+    snapshot of other disks) the timeline's note stands in."""
+    chains = {
+        each.id: {disk: images.chain(disk, name) for disk, name in each.layers.items()}
+        for each in timeline.snapshots
+    }
+    here = {disk: images.chain(disk, name) for disk, name in timeline.heads.items()}
+    found = [
+        Node(
+            id=each.id,
+            snapshot=each,
+            parent=_parent(each.id, chains[each.id], chains, each.parent),
+            size=sum(images.sizes.get(chain[0], 0) for chain in chains[each.id].values() if chain),
+            problems=tuple(_problems(each, images)),
+        )
+        for each in timeline.snapshots
+    ]
+    size = sum(images.sizes.get(chain[0], 0) for chain in here.values() if chain)
+    parent = _parent(HERE, here, chains, timeline.current)
+    present = Node(
+        id=HERE, snapshot=None, parent=parent, size=size,
+        problems=tuple(_head_problems(timeline, images)),
+    )  # fmt: skip
+    return (*found, present)
+
+
+def _parent(
+    number: int,
+    mine: Mapping[str, list[str]],
+    chains: Mapping[int, Mapping[str, list[str]]],
+    noted: int | None,
+) -> int | None:
+    """The nearest snapshot whose layers all lie below."""
+    best: tuple[int, bool, int] | None = None
+    for other, theirs in chains.items():
+        shared = [disk for disk in theirs if disk in mine and theirs[disk]]
+        if other == number or not shared:
+            continue
+        if all(theirs[disk][0] in mine[disk][0 if number == HERE else 1 :] for disk in shared):
+            depth = max(len(theirs[disk]) for disk in shared)
+            best = max(best or (0, False, 0), (depth, other == noted, other))
+    if best is not None:
+        return best[2]
+    return noted if noted in chains and noted != number else None
+
+
+def _problems(snapshot: Snapshot, images: Images) -> list[str]:
+    found = []
+    for disk, name in snapshot.layers.items():
+        path = images.paths.get((disk, name))
+        if path is None or path not in images.parents:
+            found.append(f"its layer {path or name} is missing: it cannot be reverted to")
+            continue
+        found += _below(images, path)
+    return found
+
+
+def _head_problems(timeline: Timeline, images: Images) -> list[str]:
+    found = []
+    for disk, name in timeline.heads.items():
+        path = images.paths.get((disk, name))
+        if path is None or path not in images.parents:
+            found.append(f"{path or name}, which holds the present state of {disk}, is missing")
+            continue
+        found += _below(images, path)
+        others = [other for other, parent in images.parents.items() if parent == path]
+        found += [
+            f"{other} stands on {path}, which {disk} is written to: it will not be readable"
+            for other in others
+        ]
+    return found
+
+
+def _below(images: Images, path: str) -> list[str]:
+    below = images.parents[path]
+    if below is not None and below not in images.parents:
+        return [f"{path} stands on {below}, which is missing"]
+    return []
