@@ -19,6 +19,7 @@ from qlaunch.facts import HostFacts, QemuFacts
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.computer import host_facts
 from qlaunch.host.probe import find_qemu, probe_qemu
+from qlaunch.host.userfault import DEVICE, by_device, by_syscall
 from qlaunch.machine.names import interrupted_renames
 from qlaunch.store import paths
 
@@ -58,6 +59,7 @@ def checks() -> Iterator[Check]:
     yield from _qemu()
     yield _qemu_img(host)
     yield from _kvm(host)
+    yield _live_memory()
     yield from _firmware(host)
     yield _program(host.swtpm, "swtpm", "swtpm", "guests with a TPM (Windows 11)")
     yield _viewer()
@@ -104,6 +106,22 @@ def _abilities(qemu: QemuFacts) -> Iterator[Check]:
                 message=f"this QEMU has no {name}: {use}",
                 hint=install(package),
             )
+
+
+def _live_memory() -> Check:
+    if by_syscall():
+        message, level, hint = "snapshots take the memory while the guest runs", OK, None
+    elif by_device():
+        message = "snapshots take the memory while the guest runs, with QEMU 8.0 or newer"
+        level, hint = OK, None
+    else:
+        message = "snapshots stop the guest while its memory is saved: no userfaultfd for you"
+        level = WARN
+        hint = (
+            "sudo sysctl -w vm.unprivileged_userfaultfd=1 (in /etc/sysctl.d/ for good); QEMU 8.0"
+            f' and newer need only a udev rule: KERNEL=="userfaultfd", MODE="0666" ({DEVICE})'
+        )
+    return Check(level=level, topic="memory", message=message, hint=hint)
 
 
 def _qemu_img(host: HostFacts) -> Check:

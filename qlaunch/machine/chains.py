@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
+from qlaunch import records
 from qlaunch.errors import RefusedError
 from qlaunch.host.image_facts import image_facts
 from qlaunch.machine.bench import path_of
@@ -15,7 +18,7 @@ _MAX_CHAIN = 200
 
 
 def with_heads(plan: Plan, timeline: Timeline) -> Plan:
-    """`plan` with each disk on its head of now, and with today's folders.
+    """`plan` with each disk on its head of now.
 
     Raises: RefusedError when a layer is missing or of no use.
     """
@@ -26,7 +29,35 @@ def with_heads(plan: Plan, timeline: Timeline) -> Plan:
         for disk in plan.disks
     )
     firmware = evolve(plan.firmware, create=None) if plan.firmware else None
-    return evolve(plan, disks=disks, firmware=firmware, places=machines.places(plan.name))
+    return evolve(plan, disks=disks, firmware=firmware)
+
+
+def relocated(plan: Plan, name: str) -> Plan:
+    """`plan` in today's folders, and for a machine that is called `name` now: it may have been
+    renamed since, and sockets lie elsewhere for another session of the user."""
+    then, now = records.to_plain(plan.places), records.to_plain(machines.places(name))
+    prefixes = [(then[key], now[key]) for key in now if then[key] != now[key]]
+    if not prefixes and plan.name == name:
+        return plan
+    plain = _moved(records.to_plain(plan), prefixes)
+    return evolve(records.from_plain(Plan, plain), name=name)
+
+
+def _moved(value: Any, prefixes: list[tuple[str, str]]) -> Any:
+    if isinstance(value, dict):
+        return {key: _moved(item, prefixes) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, prefixes) for item in value]
+    if isinstance(value, str):
+        for old, new in prefixes:
+            if value == old or value.startswith(f"{old}/"):
+                return new + value[len(old) :]
+    return value
+
+
+def layers_at(disk: Disk, name: str, timeline: Timeline) -> tuple[Layer, ...]:
+    """The layer that the timeline calls `name`, and all below it. Raises: RefusedError."""
+    return _layers(disk, evolve(timeline, heads={disk.id: name}))
 
 
 def _layers(disk: Disk, timeline: Timeline) -> tuple[Layer, ...]:

@@ -17,27 +17,33 @@ from collections.abc import Callable, Iterator
 
 from attrs import evolve, frozen
 
-from qlaunch.errors import BusyError, HostError
+from qlaunch.errors import BusyError, HostError, NotFoundError, UsageError
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.image_create import CONVERT_TIMEOUT
+from qlaunch.host.image_facts import image_facts
+from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
+from qlaunch.machine.chains import layers_at
 from qlaunch.machine.files import Definition, walk
 from qlaunch.machine.held import definitions, held
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.plan.model import Layer, Leases
-from qlaunch.store import files, machines, paths
+from qlaunch.store import files, machines, paths, timeline
 
 Progress = Callable[[str, float], None]
 
 
 @frozen(kw_only=True)
 class Copy:
-    """One image to be copied: its layers, active one first, and the name of the copy."""
+    """One image to be copied: its layers, active one first, the name and the format of the copy.
+    One that is `linked` is not copied: the new image stands on the layers."""
 
     ident: str
     layers: tuple[Layer, ...]
     name: str
+    format: str
+    linked: bool = False
 
 
 @frozen(kw_only=True)
@@ -48,34 +54,82 @@ class Cloned:
     files: tuple[str, ...]
 
 
-async def clone(machine: Definition, new: str, progress: Progress | None = None) -> Cloned:
+async def clone(
+    machine: Definition,
+    new: str,
+    progress: Progress | None = None,
+    *,
+    snapshot: str | None = None,
+    linked: bool = False,
+) -> Cloned:
     """Copy `machine` as `new`: profile with comments, disks, UEFI variables, TPM.
 
     The copy has a UUID and MAC addresses of its own, but the same hardware at the same places. Its
-    disks stand on nothing; snapshots within an image are not copied. `progress` hears the id of
-    an image and how many percent of it are done.
+    disks are those of `snapshot`, else those of now; they stand on nothing, or with `linked` on the
+    snapshot's layers, which stay as long as the copy is there. Snapshots are not copied. `progress`
+    hears the id of an image and how many percent of it are done.
 
-    Raises: PhaseError while it runs, ConflictError when the name is taken, ProfileError, HostError
-    (a full disk); then, and when it is cancelled, nothing of the copy is left.
+    Raises: PhaseError while it runs (a snapshot can be copied all the same), NotFoundError,
+    UsageError, ConflictError when the name is taken, ProfileError, HostError (a full disk); then,
+    and when it is cancelled, nothing of the copy is left.
     """
     if machine.file is None or machine.problem is not None:
         raise machine.problem or HostError(f"{machine.name} has no profile")
-    with held(machine.name, to="clone"):
+    if linked and snapshot is None:
+        raise UsageError(
+            "a linked copy stands on a snapshot: --snapshot NAME",
+            hint=f"`qlaunch snapshot create {machine.name}` makes one",
+        )
+    with contextlib.ExitStack() as stack:
+        if snapshot is None:
+            stack.enter_context(held(machine.name, to="clone"))
         with definitions():
             names.check_free(new)
         prepared = await prepare(machine.file)
-        _check_disks(prepared)
-        copies = _copies(prepared)
-        text = _text(machine, new, prepared)
+        if snapshot is None:
+            _check_disks(prepared)
+        else:
+            prepared = _at_snapshot(prepared, snapshot)
+        copies = _copies(prepared, linked=linked)
+        text = _text(machine, new, prepared, copies)
         with _staging(new) as folder:
             for copy in copies:
-                await _convert(copy, os.path.join(folder, copy.name), progress)
+                target = os.path.join(folder, copy.name)
+                if copy.linked:
+                    await asyncio.to_thread(_link, copy, target)
+                else:
+                    await _convert(copy, target, progress)
             await asyncio.to_thread(_copy_tpm, os.path.join(machine.data, "tpm"), folder)
             files.sync_dir(folder)
             with definitions():
                 names.check_free(new)
                 _publish(machine, new, folder, text)
     return Cloned(profile=names.profile_of(new), files=tuple(walk(paths.machine_data(new))))
+
+
+def _at_snapshot(prepared: Prepared, word: str) -> Prepared:
+    """`prepared` with the disks as they were. Raises: NotFoundError, RefusedError."""
+    name = prepared.plan.name
+    kept = timeline.load(name)
+    snapshot = kept.find(word)
+    if snapshot is None:
+        raise NotFoundError(
+            f"{name} has no snapshot {word!r}", hint=f"`qlaunch snapshot list {name}` shows them"
+        )
+    disks = tuple(
+        evolve(disk, create=None, layers=layers_at(disk, snapshot.layers[disk.id], kept))
+        for disk in prepared.plan.disks
+        if disk.id in snapshot.layers
+    )
+    plan = evolve(prepared.plan, disks=disks)
+    return evolve(prepared, resolution=evolve(prepared.resolution, plan=plan))
+
+
+def _link(copy: Copy, target: str) -> None:
+    base = copy.layers[0]
+    facts = image_facts(base.path, want_write=False)
+    size = facts.file_size if base.format == "raw" else facts.virtual_size
+    create_overlay(target, size=size or 0, backing=base.path, backing_format=base.format)
 
 
 def _check_disks(prepared: Prepared) -> None:
@@ -88,18 +142,27 @@ def _check_disks(prepared: Prepared) -> None:
     evolve(prepared.resolution, findings=disks).raise_errors()
 
 
-def _copies(prepared: Prepared) -> list[Copy]:
+def _copies(prepared: Prepared, *, linked: bool) -> list[Copy]:
     """What is to be copied: every image that exists, but for read-only ones that lie elsewhere."""
     plan, found = prepared.plan, []
+    wished = {disk.id: disk.format or "qcow2" for disk in prepared.profile.disk}
     for disk in plan.disks:
-        top = disk.layers[0]
-        if disk.create is None and not _shared(top, plan.places.data):
-            suffix = "raw" if top.format == "raw" else "qcow2"
-            found.append(Copy(ident=disk.id, layers=disk.layers, name=f"{disk.id}.{suffix}"))
+        if disk.create is None and not _shared(disk.layers[0], plan.places.data):
+            # A raw disk with snapshots is on a qcow2 layer; its copy is what the profile says.
+            form = "qcow2" if linked else wished[disk.id]
+            found.append(
+                Copy(
+                    ident=disk.id,
+                    layers=disk.layers,
+                    name=f"{disk.id}.{form}",
+                    format=form,
+                    linked=linked,
+                )
+            )
     if plan.firmware and not plan.firmware.create:
         top = plan.firmware.vars
         name = "nvram.qcow2" if top.format == "qcow2" else "nvram.fd"
-        found.append(Copy(ident="nvram", layers=(top,), name=name))
+        found.append(Copy(ident="nvram", layers=(top,), name=name, format=top.format))
     return found
 
 
@@ -107,15 +170,19 @@ def _shared(layer: Layer, data: str) -> bool:
     return layer.read_only and not layer.path.startswith(data + "/")
 
 
-def _text(machine: Definition, new: str, prepared: Prepared) -> str:
+def _text(machine: Definition, new: str, prepared: Prepared, copies: list[Copy]) -> str:
     profile, plan = prepared.profile, prepared.plan
     data = paths.machine_data(new)
     wished = {disk.id: disk for disk in profile.disk}
+    made = {copy.ident: copy for copy in copies if copy.ident in wished}
     said = {
-        disk.id: os.path.join(data, f"{disk.id}.{disk.layers[0].format}")
-        for disk in plan.disks
-        if wished[disk.id].path and not _shared(disk.layers[0], plan.places.data)
+        ident: {"path": os.path.join(data, copy.name)}
+        for ident, copy in made.items()
+        if wished[ident].path or copy.linked
     }
+    for ident, copy in made.items():
+        if copy.linked:
+            said[ident] |= {"format": "qcow2", "backing": copy.layers[0].path}
     nvram = None
     if profile.machine.nvram and plan.firmware:
         suffix = "qcow2" if plan.firmware.vars.format == "qcow2" else "fd"
@@ -173,7 +240,7 @@ async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
             with contextlib.suppress(ValueError):
                 progress(copy.ident, float(marks[-1][1:].split(b"/")[0]))
 
-    form = copy.layers[0].format
+    form = copy.format
     extra = ",lazy_refcounts=off" if form == "qcow2" else ""
     options = ("-p", "-O", form, "-o", f"preallocation=off{extra}")
     # The whole chain is told, with its formats: no name in a header is followed.

@@ -26,7 +26,7 @@ from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import QlaunchError, RefusedError
 from qlaunch.host.image_facts import image_facts
-from qlaunch.machine import live, memory
+from qlaunch.machine import chains, live, memory
 from qlaunch.machine.bench import Bench, path_of, said
 from qlaunch.machine.snapshot import check_phase, drop_unused_nodes, forget_layers, make_overlays
 from qlaunch.plan.model import Disk, Layer, Plan
@@ -69,7 +69,7 @@ def decide(bench: Bench, snapshot: Snapshot) -> Revert:
     """
     check_layers(bench, snapshot)
     moment = store.load_moment(bench.name, snapshot.id)
-    plan = moment[0] if moment else None
+    plan = chains.relocated(moment[0], bench.name) if moment else None
     why = ""
     if snapshot.kind == "memory":
         path = store.file_of(bench.name, snapshot.id, "memory")

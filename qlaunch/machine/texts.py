@@ -7,7 +7,7 @@ import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import tomlkit
@@ -148,11 +148,13 @@ def _map_texts(value: Any, change: Callable[[str], str]) -> None:
             _map_texts(item, change)
 
 
-def cloned(path: str, target: str, *, new: str, disks: dict[str, str], nvram: str | None) -> str:
+def cloned(
+    path: str, target: str, *, new: str, disks: Mapping[str, Mapping[str, str]], nvram: str | None
+) -> str:
     """The text of the profile `path` as that of another machine, `new`, to be put at `target`.
 
-    Its disks and NVRAM are the given files; UUID and MAC addresses are not inherited; relative
-    paths still mean the same files.
+    `disks` are the keys that its disks say differently; NVRAM is the given file. UUID and MAC
+    addresses are not inherited; relative paths still mean the same files.
 
     Raises: ProfileError.
     """
@@ -164,8 +166,11 @@ def cloned(path: str, target: str, *, new: str, disks: dict[str, str], nvram: st
     document.pop("uuid", None)
     for nic in _items(document, "nic"):
         nic.pop("mac", None)
-    for ident, file in disks.items():
-        _said_item(document, "disk", ident)["path"] = file
+    for ident, keys in disks.items():
+        item = _said_item(document, "disk", ident)
+        if "backing" in keys:
+            item.pop("template", None)
+        item.update(keys)
     if nvram is not None:
         _said_table(document, "machine")["nvram"] = nvram
     # What comes from a file that this one extends cannot be taken out, only said differently.

@@ -304,8 +304,11 @@ def _allowed(draft: Draft, wish: wish_of.Disk, path: str) -> bool:
     own = image_path(draft, wish)
     if path in (own, wish.backing) or os.path.dirname(path) == draft.places.data:
         return True
-    stem = os.path.basename(own).split(".")[0]
-    return (
-        os.path.dirname(path) == os.path.dirname(own)
-        and os.path.basename(path).split(".")[0] == stem
-    )
+    # What a base stands on beside itself is its own affair: a linked clone stands on a snapshot.
+    return any(_beside(path, image) for image in (own, wish.backing) if image)
+
+
+def _beside(path: str, image: str) -> bool:
+    """Whether `path` lies beside `image` and is called after it."""
+    (folder, name), (own_folder, own_name) = os.path.split(path), os.path.split(image)
+    return folder == own_folder and name.split(".")[0] == own_name.split(".")[0]

@@ -64,7 +64,8 @@ async def find(name: str) -> Continuation | None:
     async def done() -> None:
         await _forget(name)
 
-    plan = await asyncio.to_thread(chains.with_heads, moment[0], timeline)
+    then = chains.relocated(moment[0], name)
+    plan = await asyncio.to_thread(chains.with_heads, then, timeline)
     scope = recent_host_facts().systemd_scope
     return Continuation(
         plan=evolve(plan, scope=scope),

@@ -154,9 +154,9 @@ _qlaunch_verb() {
             values=([--set]='')
             ;;
         clone)
-            options='--json -q --quiet -v --verbose --no-color -h --help'
+            options='--snapshot --linked --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE' '')
-            values=()
+            values=([--snapshot]='')
             ;;
         rename)
             options='--json -q --quiet -v --verbose --no-color -h --help'

@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Copy a profile, its disks, UEFI variables and TPM under a new name. The copy depends on\n"
-        "nothing of the original and has a UUID and MAC addresses of its own. Snapshots are not\n"
-        "copied. Interrupted, it leaves nothing behind."
+        "nothing of the original (but with --linked) and has a UUID and MAC addresses of its own.\n"
+        "Snapshots are not copied. Interrupted, it leaves nothing behind."
     )
     parser.epilog = (
         "examples:\n"
         "  qlaunch clone xp xp2                 both can run at once afterwards\n"
-        "  qlaunch clone ./lab.toml lab-copy    from a file"
+        "  qlaunch clone ./lab.toml lab-copy    from a file\n"
+        "  qlaunch clone xp xp2 --snapshot sp3  the disks of a snapshot; xp may run\n"
+        "  qlaunch clone xp xp2 --snapshot sp3 --linked   in a moment: xp2 stands on xp's layers"
     )
     parser.add_argument("profile", metavar="PROFILE", help="a profile's name, or its file's path")
     parser.add_argument("new", metavar="NEWNAME", help="the name of the copy")
+    parser.add_argument("--snapshot", metavar="SNAPSHOT", help="copy the disks of this moment")
+    parser.add_argument(
+        "--linked", action="store_true", help="stand on the snapshot instead of copying it"
+    )
 
 
 class Percent:
@@ -58,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     machine = definitions.machine_of(args.profile)
     percent = Percent(quiet=args.quiet)
     try:
-        made = definitions.wait_for(clone(machine, args.new, percent))
+        made = definitions.wait_for(
+            clone(machine, args.new, percent, snapshot=args.snapshot, linked=args.linked)
+        )
     finally:
         percent.end()
     if args.json:

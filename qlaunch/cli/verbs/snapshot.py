@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-ACTIONS = (
+_ACTIONS = (
     "create", "list", "tree", "show", "current", "rename", "edit", "delete", "merge", "prune",
 )  # fmt: skip
 _READING = ("list", "tree", "show", "current")
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  qlaunch snapshot delete xp before-sp3        its content stays in what follows\n"
         "  qlaunch snapshot prune xp --keep 10          all but the ten newest"
     )
-    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
     parser.add_argument("name", metavar="NAME", help="the machine")
     parser.add_argument("snapshot", nargs="?", metavar="SNAPSHOT", help="its name, or #NUMBER")
     parser.add_argument("new_name", nargs="?", metavar="NEWNAME", help="rename: the other name")
