@@ -60,6 +60,7 @@ VERBS = {
         Verb(_SNAPSHOTS, "snapshot", "snapshot", "take, list, change and delete snapshots"),
         Verb(_SNAPSHOTS, "revert", "revert", "go back to a snapshot, running or stopped"),
         Verb(_SNAPSHOTS, "jobs", "jobs", "list what works on the disks; cancel it, slow it down"),
+        Verb(_SNAPSHOTS, "media", "media", "insert or eject CDs and floppies"),
         Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),

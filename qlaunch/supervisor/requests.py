@@ -20,7 +20,15 @@ from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.plan.notes import Finding
 from qlaunch.store import files, machines, paths
-from qlaunch.supervisor import continuing, neighbours, power, report, saving, snapshots
+from qlaunch.supervisor import (
+    continuing,
+    media,
+    neighbours,
+    power,
+    report,
+    saving,
+    snapshots,
+)
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.request import Request
 
@@ -341,6 +349,7 @@ VERBS: dict[str, Callable[[Request], Awaitable[Any]]] = {
     "snapshot-delete": snapshots.delete,
     "snapshot-prune": snapshots.prune,
     "revert": snapshots.revert,
+    "media": media.change,
     "jobs": snapshots.jobs,
     "save": saving.save,
 }

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs media image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -102,6 +102,11 @@ _qlaunch_verb() {
             options='--cancel --limit --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--cancel]='' [--limit]='')
+            ;;
+        media)
+            options='--eject --force --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE*')
+            values=()
             ;;
         image)
             options='--json -q --quiet -v --verbose --no-color -h --help'
