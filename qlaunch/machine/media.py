@@ -177,7 +177,7 @@ async def _add(machine: Machine, drive: Drive, path: str) -> Layer:
     file = {"driver": "file", "node-name": layer.file_node, "filename": f"{_FDSET}{number}"}
     common = {"read-only": read_only}
     try:
-        await session.execute("blockdev-add", {**file, **common, "auto-read-only": False})
+        await session.execute("blockdev-add", file | common | {"auto-read-only": False})
         await session.execute(
             "blockdev-add",
             {"driver": "raw", "node-name": node, "file": layer.file_node, **common},

@@ -19,6 +19,7 @@ from qlaunch.aio import finish
 from qlaunch.errors import CommandError, HostError, QlaunchError, TimedOutError
 from qlaunch.host.newfile import write_error
 from qlaunch.host.qcow2_write import STREAM_AT, create_overlay, read_wrapped, wrap_stream
+from qlaunch.host.reserve import give_back, reserve
 from qlaunch.machine import live
 from qlaunch.qmp.session import Session
 
@@ -27,6 +28,8 @@ FD_NAME = "qlaunch-memory"
 LOAD_JOB = "qlaunch-load"
 # Bytes a second; QEMU's own limit is 128 MiB.
 BANDWIDTH = 1 << 40
+# Video memory, firmware and the state of devices, besides the memory.
+SPARE_ROOM = 256 << 20
 STOP_TIMEOUT = 30.0
 # A dead disk must not keep the guest stopped for ever; memory is written at disk speed.
 SAVE_TIMEOUT = 3600.0
@@ -79,7 +82,9 @@ async def save_live(
         os.lseek(fd, STREAM_AT, os.SEEK_SET)
         background, reason = False, "it did not run"
         if runs and resume:
-            background, reason = await _allow_background(session)
+            background, reason = await _allow_background(session, fd)
+        if not background:
+            await _capability(session, on=False)
         await session.execute("migrate-set-parameters", {"max-bandwidth": BANDWIDTH})
         await session.send_fd(fd, FD_NAME)
         try:
@@ -118,6 +123,7 @@ def _new_file(path: str) -> int:
 
 def _wrap(fd: int, path: str, length: int) -> None:
     try:
+        give_back(fd)
         wrap_stream(fd, tag=TAG, length=length)
         folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -133,11 +139,17 @@ async def _status(session: Session) -> str:
     return str(answer["status"])
 
 
-async def _allow_background(session: Session) -> tuple[bool, str]:
-    """Whether QEMU can write the memory while the guest runs, and why not.
+async def _allow_background(session: Session, fd: int) -> tuple[bool, str]:
+    """Whether QEMU can write the memory to `fd` while the guest runs, and why not.
 
-    It takes userfaultfd with write protection, which ordinary users often lack.
+    It takes userfaultfd with write protection, which ordinary users often lack; and room for all
+    of the memory: when writing fails, nobody lets the guest write to protected memory any more. A
+    guest that waits for that in a device of QEMU's then stops QEMU for good (7.2, TCG).
     """
+    memory: dict[str, Any] = await session.execute("query-memory-size-summary")
+    needed = int(memory["base-memory"]) + int(memory.get("plugged-memory", 0)) + SPARE_ROOM
+    if not await asyncio.to_thread(reserve, fd, needed):
+        return False, "there is less room on the disk than the machine has memory"
     try:
         await _capability(session, on=True)
     except CommandError as error:
@@ -146,6 +158,12 @@ async def _allow_background(session: Session) -> tuple[bool, str]:
 
 
 async def _capability(session: Session, *, on: bool) -> None:
+    """Say how the next save is to be done.
+
+    It is not to be taken back when a save has ended: QEMU (7.2, 10.0) cleans up a moment later, and
+    looks then whether it was one in the background. Told otherwise, it would leave the memory
+    protected, and hang at the next write to it.
+    """
     wanted = [{"capability": _BACKGROUND, "state": on}]
     await session.execute("migrate-set-capabilities", {"capabilities": wanted})
 
@@ -169,7 +187,6 @@ async def _write(
             await session.execute("cont")
         stopped = time.monotonic() - begun
         await _until_written(session, progress)
-        await _capability(session, on=False)
         return stopped
     await _until_written(session, progress)
     if go:
@@ -233,8 +250,6 @@ async def abandon(session: Session) -> None:
                 await _until_cancelled(session)
     with contextlib.suppress(CommandError):
         await session.execute("closefd", {"fdname": FD_NAME})
-    with contextlib.suppress(CommandError):
-        await _capability(session, on=False)
 
 
 async def _until_cancelled(session: Session) -> None:

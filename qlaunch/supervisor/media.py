@@ -7,10 +7,8 @@ import os
 import time
 from typing import Any
 
-import tomlkit
-
 from qlaunch.errors import NotFoundError, RefusedError, UsageError
-from qlaunch.machine import media, texts
+from qlaunch.machine import media
 from qlaunch.store import machines, paths
 from qlaunch.supervisor.benches import profile_of
 from qlaunch.supervisor.request import Request
@@ -92,6 +90,10 @@ async def _stopped(request: Request, name: str, path: str | None, *, eject: bool
 
 def _write(name: str, kind: str, ident: str, path: str | None) -> None:
     """Say the medium in the profile. Raises: RefusedError, ProfileError, HostError."""
+    import tomlkit  # late: the supervisor lives without it
+
+    from qlaunch.machine import texts
+
     profile = profile_of(name)
     if os.path.dirname(profile) == paths.shipped_profiles():
         raise RefusedError(
