@@ -26,7 +26,7 @@ _BASH = r"""
 _qlaunch_complete() {
     # $1: what to complete to; the rest of the work is bash's own.
     case $1 in
-        NAME | PROFILE)
+        NAME | PROFILE | IMAGE)
             mapfile -t COMPREPLY < <(
                 compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" __names 2>/dev/null)" -- "$cur"
             )
@@ -35,6 +35,9 @@ _qlaunch_complete() {
                 mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(
                     compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur"
                 )
+            elif [[ $1 == IMAGE ]]; then
+                compopt -o filenames 2>/dev/null
+                mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
             fi
             ;;
         FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
@@ -62,7 +65,12 @@ _qlaunch() {
         elif [[ $word == -* ]]; then
             [[ -n ${values[$word]+set} ]] && skip=yes
         elif [[ -n $verb ]]; then
-            ((at += 1))
+            # `disk attach`: an action has arguments of its own.
+            if ((at == 0)) && _qlaunch_verb "$verb $word"; then
+                verb+=" $word"
+            else
+                ((at += 1))
+            fi
         else
             verb=$word
             _qlaunch_verb "$verb"
@@ -89,9 +97,9 @@ complete -F _qlaunch qlaunch
 def _bash(every: list[Shape]) -> str:
     lines = [_HEAD, f"_qlaunch_verbs='{' '.join(shape.verb.name for shape in every)}'", ""]
     lines += ["_qlaunch_verb() {", "    case $1 in"]
-    for shape in every:
+    for shape in (one for verb in every for one in (verb, *verb.actions)):
         flags = [flag for each in (*shape.options, *shape.shared) for flag in each.flags]
-        lines += [f"        {shape.verb.name})", f"            options='{' '.join(flags)}'"]
+        lines += [f"        '{shape.name}')", f"            options='{' '.join(flags)}'"]
         kinds = [f"'{each.completed}{'*' if each.many else ''}'" for each in shape.arguments]
         lines.append(f"            kinds=({' '.join(kinds)})")
         valued = [
@@ -101,7 +109,7 @@ def _bash(every: list[Shape]) -> str:
             for flag in each.flags
         ]
         lines += [f"            values=({' '.join(valued)})", "            ;;"]
-    lines += ["    esac", "}"]
+    lines += ["        *) return 1 ;;", "    esac", "}"]
     return "\n".join(lines) + "\n" + _BASH
 
 
@@ -117,6 +125,10 @@ _qlaunch_names() {
 _qlaunch_profiles() {
     _alternative 'machines:machine:_qlaunch_names' 'files:profile:_files -g "*.toml"'
 }
+
+_qlaunch_images() {
+    _alternative 'machines:machine:_qlaunch_names' 'files:image:_files'
+}
 """
 _ZSH_COMMON = (
     "'--json[print data for programs]' '(-q --quiet)'{-q,--quiet}'[print no progress]' "
@@ -126,6 +138,7 @@ _ZSH_COMMON = (
 _ZSH_ACTIONS = {
     "NAME": "_qlaunch_names",
     "PROFILE": "_qlaunch_profiles",
+    "IMAGE": "_qlaunch_images",
     "FILE": "_files",
     "FOLDER": "_files -/",
 }
@@ -147,15 +160,38 @@ def _zsh(every: list[Shape]) -> str:
         "            case $words[1] in",
     ]
     for shape in every:
-        specs = [spec for each in (*shape.options, *shape.shared) for spec in _zsh_option(each)]
-        specs += [_zsh_argument(each) for each in shape.arguments]
-        lines.append(f"                {shape.verb.name})")
-        lines.append(
-            "                    _arguments -s -S " + " \\\n                        ".join(specs)
-        )
-        lines.append("                    ;;")
+        lines += [f"                {shape.name})", *_zsh_verb(shape), "                    ;;"]
     lines += ["            esac", "            ;;", "    esac", "}", "", '_qlaunch "$@"']
     return "\n".join(lines) + "\n"
+
+
+def _zsh_verb(shape: Shape) -> list[str]:
+    indent = " " * 20
+    if not shape.actions:
+        return [f"{indent}{_zsh_arguments(shape, indent)}"]
+    listed = " ".join(
+        _quoted(f"{each.name.partition(' ')[2]}:{each.help}") for each in shape.actions
+    )
+    lines = [
+        f"{indent}local -a actions=({listed})",
+        f"{indent}state=",
+        f"{indent}_arguments -C -S " + _ZSH_COMMON + " '1:action:->action' '*::argument:->more'",
+        f"{indent}case $state in",
+        f"{indent}    action) _describe -t actions action actions ;;",
+        f"{indent}    more)",
+        f"{indent}        case $words[1] in",
+    ]
+    for each in shape.actions:
+        inner = f"{indent}                "
+        lines += [f"{indent}            {each.name.partition(' ')[2]})"]
+        lines += [f"{inner}{_zsh_arguments(each, inner)}", f"{inner};;"]
+    return [*lines, f"{indent}        esac", f"{indent}        ;;", f"{indent}esac"]
+
+
+def _zsh_arguments(shape: Shape, indent: str) -> str:
+    specs = [spec for each in (*shape.options, *shape.shared) for spec in _zsh_option(each)]
+    specs += [_zsh_argument(each) for each in shape.arguments]
+    return "_arguments -s -S " + f" \\\n{indent}    ".join(specs)
 
 
 def _zsh_option(option: Argument) -> list[str]:
@@ -209,6 +245,20 @@ function __qlaunch_is
     test (__qlaunch_verb; or echo) = $argv[1]
 end
 
+function __qlaunch_action
+    set -l words
+    for word in (commandline -opc)[2..-1]
+        if not string match -q -- '-*' $word
+            set -a words $word
+        end
+    end
+    test (count $words) -ge 2; and echo $words[2]
+end
+
+function __qlaunch_does
+    __qlaunch_is $argv[1]; and test (__qlaunch_action; or echo) = $argv[2]
+end
+
 complete -c qlaunch -f
 complete -c qlaunch -n 'not __qlaunch_verb' -l version -d 'Print the version'
 complete -c qlaunch -n 'not __qlaunch_verb' -l json -d 'Print data for programs'
@@ -217,12 +267,14 @@ complete -c qlaunch -n 'not __qlaunch_verb' -s h -l help -d 'Explain qlaunch'
 _FISH_VALUES = {
     "NAME": "-xa '(qlaunch __names)'",
     "PROFILE": "-ra '(qlaunch __names)'",
+    "IMAGE": "-ra '(qlaunch __names)'",
     "FILE": "-rF",
     "FOLDER": "-xa '(__fish_complete_directories)'",
 }
 _FISH_ARGUMENTS = {
     "NAME": "-a '(qlaunch __names)'",
     "PROFILE": "-F -a '(qlaunch __names)'",
+    "IMAGE": "-F -a '(qlaunch __names)'",
     "FILE": "-F",
     "FOLDER": "-a '(__fish_complete_directories)'",
 }
@@ -236,14 +288,26 @@ def _fish(every: list[Shape]) -> str:
             f"complete -c qlaunch -n 'not __qlaunch_verb' -a {verb.name} -d {_fish_text(verb.help)}"
         )
     for shape in every:
-        when = f"complete -c qlaunch -n '__qlaunch_is {shape.verb.name}'"
-        for each in shape.arguments:
-            if each.choices:
-                lines.append(f"{when} -a '{' '.join(each.choices)}'")
-            elif each.kind in _FISH_ARGUMENTS:
-                lines.append(f"{when} {_FISH_ARGUMENTS[each.kind]}")
-        lines += [f"{when} {_fish_option(each)}" for each in (*shape.options, *shape.shared)]
+        when = f"__qlaunch_is {shape.name}"
+        if shape.actions:
+            when += "; and not __qlaunch_action"
+            for each in shape.actions:
+                action = f"-a {each.name.partition(' ')[2]} -d {_fish_text(each.help)}"
+                lines.append(f"complete -c qlaunch -n '{when}' {action}")
+                lines += _fish_shape(each, f"__qlaunch_does {each.name}")
+        lines += _fish_shape(shape, when)
     return "\n".join(lines) + "\n"
+
+
+def _fish_shape(shape: Shape, condition: str) -> list[str]:
+    when = f"complete -c qlaunch -n '{condition}'"
+    lines = []
+    for each in shape.arguments if not shape.actions else ():
+        if each.choices:
+            lines.append(f"{when} -a '{' '.join(each.choices)}'")
+        elif each.kind in _FISH_ARGUMENTS:
+            lines.append(f"{when} {_FISH_ARGUMENTS[each.kind]}")
+    return lines + [f"{when} {_fish_option(each)}" for each in (*shape.options, *shape.shared)]
 
 
 def _fish_option(option: Argument) -> str:

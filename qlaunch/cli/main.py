@@ -109,8 +109,7 @@ def _run(word: str, rest: list[str]) -> int:
     except UnicodeEncodeError:
         raise UsageError("the command line is not UTF-8") from None
     module = parsers.load(registry.VERBS[word])
-    parser = parsers.build(registry.VERBS[word], module)
-    args: argparse.Namespace = parsers.parse(parser, rest)
+    args: argparse.Namespace = parsers.arguments(registry.VERBS[word], module, rest)
     status: int = module.run(args)
     return status
 

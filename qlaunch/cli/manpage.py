@@ -71,16 +71,24 @@ def generate() -> str:
 
 
 def _verb(shape: Shape) -> list[str]:
-    words = [_bold(f"qlaunch {shape.verb.name}")]
+    words = [_bold(f"qlaunch {shape.name}")]
     words += [_italic(argument.synopsis) for argument in shape.arguments]
     if shape.options:
         words.append("[options]")
-    lines = [f".SS {_bold(shape.verb.name)}", " ".join(words), ".PP", _text(shape.description)]
-    for argument in shape.arguments:
-        lines += [".TP", _italic(argument.kind), _text(argument.help)]
+    lines = [f".SS {_bold(shape.name)}", " ".join(words), ".PP", *_prose(shape)]
+    if not shape.actions:
+        for argument in shape.arguments:
+            lines += [".TP", _italic(argument.kind), _text(argument.help)]
     for option in shape.options:
         lines += _option(option)
-    return lines + _epilog(shape.epilog)
+    lines += _epilog(shape.epilog)
+    return lines + [line for action in shape.actions for line in _verb(action)]
+
+
+def _prose(shape: Shape) -> list[str]:
+    """The description; the list of actions is for the terminal, here each has its own section."""
+    said = shape.description.partition("\n\nactions (")[0] if shape.actions else shape.description
+    return [_text(said)]
 
 
 def _option(option: Argument) -> list[str]:

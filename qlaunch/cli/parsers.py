@@ -11,9 +11,11 @@ from qlaunch.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
     from typing import NoReturn
+
+    Actions = dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
 
 _WIDEST = 100
 # argparse looks on the disk for translations of its own few words, by way of `locale`: 2 ms of each
@@ -52,16 +54,23 @@ def load(verb: Verb) -> ModuleType:
     return importlib.import_module(f"qlaunch.cli.verbs.{verb.module}")
 
 
-def build(verb: Verb, module: ModuleType) -> Parser:
-    """The parser of `verb`, with the options that all verbs have."""
+def build(verb: Verb, module: ModuleType, action: str = "") -> Parser:
+    """The parser of `verb`, or of one of its actions, with the options that all verbs have."""
     parser = Parser(
-        prog=f"qlaunch {verb.name}",
+        prog=f"qlaunch {verb.name} {action}".rstrip(),
         allow_abbrev=False,
         add_help=False,
         formatter_class=Formatter,
     )
     parser.set_defaults(verb=verb.name)
-    module.configure(parser)
+    actions = actions_of(module)
+    if action:
+        parser.set_defaults(action=action)
+        actions[action][1](parser)
+    else:
+        module.configure(parser)
+        if actions:
+            _add_action(parser, actions)
     common = parser.add_argument_group("options of every command")
     common.add_argument("--json", action="store_true", help="print data for programs")
     common.add_argument("-q", "--quiet", action="store_true", help="print no progress, no notes")
@@ -69,6 +78,31 @@ def build(verb: Verb, module: ModuleType) -> Parser:
     common.add_argument("--no-color", action="store_true", help="print no colours")
     common.add_argument("-h", "--help", action="help", help="show this help and end")
     return parser
+
+
+def actions_of(module: ModuleType) -> Actions:
+    """The actions of a verb: by name a line of help, and what configures a parser for it. None for
+    a verb without."""
+    found: Actions = getattr(module, "ACTIONS", {})
+    return found
+
+
+def _add_action(parser: Parser, actions: Actions) -> None:
+    width = max(map(len, actions))
+    listed = "\n".join(f"  {name:<{width}}  {line}" for name, (line, _) in actions.items())
+    parser.add_argument("action", choices=tuple(actions), metavar="ACTION", help="what to do")
+    parser.description = (
+        f"{parser.description}\n\nactions (`{parser.prog} ACTION --help` explains one):\n{listed}"
+    )
+
+
+def arguments(verb: Verb, module: ModuleType, words: list[str]) -> argparse.Namespace:
+    """What `words` after the verb say. The first that is no option is the verb's action, where it
+    has any. Raises: UsageError."""
+    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
+    if at is not None and words[at] in actions_of(module):
+        return parse(build(verb, module, words[at]), words[:at] + words[at + 1 :])
+    return parse(build(verb, module), words)
 
 
 def parse(parser: Parser, words: list[str]) -> argparse.Namespace:

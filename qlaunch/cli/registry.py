@@ -8,8 +8,13 @@ A verb's module (below `qlaunch.cli.verbs`) has two functions:
 - `run(args) -> int` does the work and returns the exit status; what goes wrong is raised as a
   `QlaunchError`.
 
+A verb whose actions take different arguments has `ACTIONS` as well: by name a line of help, and the
+function that configures the parser of that action; `configure` adds no arguments then, and `run`
+finds the action in `args.action`.
+
 Completion is generated from the parsers; an argument's metavar says what it completes to: NAME (a
-profile or machine), FILE (a file), FOLDER (a folder), PROFILE (a name or a file).
+profile or machine), FILE (a file), FOLDER (a folder), PROFILE (a name or a profile's file), IMAGE
+(a name or any file).
 """
 
 from __future__ import annotations
@@ -61,6 +66,7 @@ VERBS = {
         Verb(_SNAPSHOTS, "revert", "revert", "go back to a snapshot, running or stopped"),
         Verb(_SNAPSHOTS, "jobs", "jobs", "list what works on the disks; cancel it, slow it down"),
         Verb(_SNAPSHOTS, "media", "media", "insert or eject CDs and floppies"),
+        Verb(_SNAPSHOTS, "disk", "disk", "plug in, take out, resize, move, check and make disks"),
         Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),

@@ -8,7 +8,7 @@ from qlaunch.cli import parsers
 from qlaunch.cli.registry import Verb
 
 # What an argument completes to, by its metavar; anything else completes to nothing.
-COMPLETED = ("NAME", "PROFILE", "FILE", "FOLDER")
+COMPLETED = ("NAME", "PROFILE", "IMAGE", "FILE", "FOLDER")
 _MANY = ("*", "+")
 
 
@@ -33,7 +33,7 @@ class Argument:
 
     @property
     def completed(self) -> str:
-        """NAME, PROFILE, FILE, FOLDER, the choices after a `@`, or nothing."""
+        """NAME, PROFILE, IMAGE, FILE, FOLDER, the choices after a `@`, or nothing."""
         if self.choices:
             return "@" + " ".join(self.choices)
         return self.kind if self.kind in COMPLETED else ""
@@ -46,14 +46,23 @@ class Argument:
 
 
 class Shape:
-    """What one verb takes."""
+    """What one verb takes, or one action of it. `name` is `disk`, or `disk attach`; `actions` are
+    the shapes of a verb's actions."""
 
-    __slots__ = ("arguments", "description", "epilog", "options", "shared", "verb")
+    __slots__ = (
+        "actions", "arguments", "description", "epilog", "help", "name", "options", "shared",
+        "verb",
+    )  # fmt: skip
 
-    def __init__(self, verb: Verb, parser: parsers.Parser) -> None:
+    def __init__(
+        self, verb: Verb, parser: parsers.Parser, *, action: str = "", help_line: str = ""
+    ) -> None:
         visible = [action for action in parser._actions if action.help != argparse.SUPPRESS]
         common = {id(action) for action in parser._action_groups[-1]._group_actions}
         self.verb = verb
+        self.name = f"{verb.name} {action}".rstrip()
+        self.help = help_line or verb.help
+        self.actions: list[Shape] = []
         self.description = parser.description or ""
         self.epilog = parser.epilog or ""
         self.arguments = [Argument(each) for each in visible if not each.option_strings]
@@ -64,4 +73,13 @@ class Shape:
 
 def shapes() -> list[Shape]:
     """Every verb, in the order of the table."""
-    return [Shape(verb, parser) for verb, parser in parsers.every()]
+    return [_shape(verb, parser) for verb, parser in parsers.every()]
+
+
+def _shape(verb: Verb, parser: parsers.Parser) -> Shape:
+    shape = Shape(verb, parser)
+    module = parsers.load(verb)
+    for action, (line, _) in parsers.actions_of(module).items():
+        built = parsers.build(verb, module, action)
+        shape.actions.append(Shape(verb, built, action=action, help_line=line))
+    return shape

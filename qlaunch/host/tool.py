@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
@@ -45,14 +46,18 @@ async def run_tool(
     """Run `argv` to its end and return what it printed; with `on_output`, stdout goes there.
 
     When it takes longer than `timeout` seconds, or the caller is cancelled, it is killed and
-    reaped first.
+    reaped first. When this process is killed it ends too: nobody would wait for what it writes.
 
     Raises: HostError when it cannot be started, TimedOutError when it takes too long.
     """
     with _memory("stdout") as stdout, _memory("stderr") as stderr, contextlib.ExitStack() as stack:
         target = stdout if on_output is None else _pipe(stack, on_output)
         process = Process.spawn(
-            argv, pass_fds=pass_fds, stdout_fd=target, stderr_fd=stderr, env=_plain_words()
+            _with_us(argv),
+            pass_fds=pass_fds,
+            stdout_fd=target,
+            stderr_fd=stderr,
+            env=_plain_words(),
         )
         stack.callback(process.close)
         try:
@@ -64,6 +69,15 @@ async def run_tool(
             if not process.ended:
                 await finish(kill(process))
         return Output(status, _content(stdout), _content(stderr))
+
+
+def _with_us(argv: Sequence[str]) -> Sequence[str]:
+    """`argv` so that the kernel kills it when we end (prctl(2), PR_SET_PDEATHSIG), where util-linux
+    is there."""
+    setpriv, program = shutil.which("setpriv"), shutil.which(argv[0])
+    if setpriv is None or program is None:
+        return argv
+    return (setpriv, "--pdeathsig", "KILL", "--", program, *argv[1:])
 
 
 async def kill(process: Process) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import define, evolve, frozen
@@ -134,6 +134,10 @@ class Actor:
             operation.task.cancel()
         await operation.done.wait()
         return operation.kind
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do `work` in the background, without keeping the inbox waiting."""
+        self._tasks.create_task(work)
 
     # ---- the beginning --------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from qlaunch.machine import stop
 from qlaunch.machine.machine import Machine, quietly
 from qlaunch.qmp.session import Event
 from qlaunch.store import machines
-from qlaunch.supervisor import policy
+from qlaunch.supervisor import policy, unplugging
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.actor import Actor
@@ -36,6 +36,8 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
     elif event.name in ("STOP", "RESUME", "SUSPEND", "WAKEUP"):
         if actor.operation is None or actor.operation.kind == "resetting":
             actor.note_state(await machine.run_state())
+    elif event.name == "DEVICE_DELETED":
+        unplugging.note_gone(actor, machine, event)
     elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
         machine.log.say(f"{event.name}: {dict(event.data)}")
 

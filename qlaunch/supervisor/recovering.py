@@ -11,7 +11,7 @@ from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.snapshot import drop_unused_nodes
 from qlaunch.store import timeline as store
-from qlaunch.supervisor import continuing, power
+from qlaunch.supervisor import continuing, power, unplugging
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.benches import live_bench
 from qlaunch.supervisor.tasks import note
@@ -26,6 +26,7 @@ async def recover(server: Server, actor: Actor) -> None:
     A revert whose disks were switched is finished, one whose disks were not is taken back; a guest
     that was stopped for a moment goes on; merges go on.
     """
+    await unplugging.settle_adopted(actor)
     timeline = store.load(actor.name)
     if timeline == type(timeline)():
         return

@@ -22,6 +22,7 @@ from qlaunch.plan.notes import Finding
 from qlaunch.store import files, machines, paths
 from qlaunch.supervisor import (
     continuing,
+    disks,
     media,
     neighbours,
     power,
@@ -352,4 +353,8 @@ VERBS: dict[str, Callable[[Request], Awaitable[Any]]] = {
     "media": media.change,
     "jobs": snapshots.jobs,
     "save": saving.save,
+    "disk-attach": disks.attach,
+    "disk-detach": disks.detach,
+    "disk-resize": disks.resize_disk,
+    "disk-move": disks.move_disk,
 }

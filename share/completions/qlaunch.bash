@@ -1,205 +1,251 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs media image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs media disk image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
-        up)
+        'up')
             options='--set --name --paused --fresh --view --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE*')
             values=([--set]='' [--name]='')
             ;;
-        down)
+        'down')
             options='--force --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=([--timeout]='')
             ;;
-        restart)
+        'restart')
             options='--force --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=([--timeout]='')
             ;;
-        kill)
+        'kill')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
             ;;
-        reset)
+        'reset')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
             ;;
-        pause)
+        'pause')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
             ;;
-        resume)
+        'resume')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
             ;;
-        save)
+        'save')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=()
             ;;
-        wait)
+        'wait')
             options='--for --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--for]='@stopped running' [--timeout]='')
             ;;
-        run)
+        'run')
             options='--set --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=([--set]='')
             ;;
-        ps)
+        'ps')
             options='-a --all --format --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=([--format]='')
             ;;
-        status)
+        'status')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=()
             ;;
-        view)
+        'view')
             options='--viewer --full-screen --uri --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--viewer]='@remote-viewer spicy')
             ;;
-        console)
+        'console')
             options='--serial --log --once --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--serial]='')
             ;;
-        logs)
+        'logs')
             options='-f --follow -n --lines --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([-n]='' [--lines]='')
             ;;
-        screenshot)
+        'screenshot')
             options='--format --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' 'FILE')
             values=([--format]='@png ppm')
             ;;
-        argv)
+        'argv')
             options='--set --next --one-line --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=([--set]='')
             ;;
-        snapshot)
+        'snapshot')
             options='-m --disks-only --disk --quiesce --children --keep --dry-run --ascii --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@create list tree show current rename edit delete merge prune' 'NAME' '' '')
             values=([-m]='' [--disk]='' [--keep]='')
             ;;
-        revert)
+        'revert')
             options='--keep-current --discard --paused --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
             ;;
-        jobs)
+        'jobs')
             options='--cancel --limit --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--cancel]='' [--limit]='')
             ;;
-        media)
+        'media')
             options='--eject --force --persist --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' 'FILE*')
             values=()
             ;;
-        image)
+        'disk')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@attach detach resize move create info check compact')
+            values=()
+            ;;
+        'disk attach')
+            options='--bus --id --size --format --backing --serial --read-only --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE')
+            values=([--bus]='@virtio scsi nvme usb' [--id]='' [--size]='' [--format]='@qcow2 raw' [--backing]='FILE' [--serial]='')
+            ;;
+        'disk detach')
+            options='--timeout --force --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=([--timeout]='')
+            ;;
+        'disk resize')
+            options='--persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '' '')
+            values=()
+            ;;
+        'disk move')
+            options='--speed --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '' 'FILE')
+            values=([--speed]='')
+            ;;
+        'disk create')
+            options='--format --backing --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE' '')
+            values=([--format]='@qcow2 raw' [--backing]='FILE')
+            ;;
+        'disk info')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('IMAGE')
+            values=()
+            ;;
+        'disk check')
+            options='--repair --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('IMAGE')
+            values=()
+            ;;
+        'disk compact')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('IMAGE' '')
+            values=()
+            ;;
+        'image')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@chain' 'FILE')
             values=()
             ;;
-        send-key)
+        'send-key')
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '*')
             values=([--hold]='')
             ;;
-        type)
+        'type')
             options='--enter --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
             ;;
-        qmp)
+        'qmp')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '' '*')
             values=()
             ;;
-        hmp)
+        'hmp')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '*')
             values=()
             ;;
-        new)
+        'new')
             options='--guest --iso --disk --data-disk --memory --cpus --path --force --edit --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('')
             values=([--guest]='@windows-xp windows-2000 windows-7 windows-10 windows-11 linux bsd dos other' [--iso]='FILE' [--disk]='' [--data-disk]='' [--memory]='' [--cpus]='' [--path]='FILE')
             ;;
-        list)
+        'list')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
             values=()
             ;;
-        show)
+        'show')
             options='--set --plan --origins --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=([--set]='')
             ;;
-        edit)
+        'edit')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=()
             ;;
-        check)
+        'check')
             options='--set --strict --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE*')
             values=([--set]='')
             ;;
-        clone)
+        'clone')
             options='--snapshot --linked --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE' '')
             values=([--snapshot]='')
             ;;
-        rename)
+        'rename')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
             ;;
-        rm)
+        'rm')
             options='-y --yes -n --dry-run --keep-disks --all-disks --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE')
             values=()
             ;;
-        doctor)
+        'doctor')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
             values=()
             ;;
-        supervisor)
+        'supervisor')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@status stop restart')
             values=()
             ;;
-        completion)
+        'completion')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@bash zsh fish')
             values=()
             ;;
-        help)
+        'help')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('')
+            kinds=('' '')
             values=()
             ;;
+        *) return 1 ;;
     esac
 }
 
 _qlaunch_complete() {
     # $1: what to complete to; the rest of the work is bash's own.
     case $1 in
-        NAME | PROFILE)
+        NAME | PROFILE | IMAGE)
             mapfile -t COMPREPLY < <(
                 compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" __names 2>/dev/null)" -- "$cur"
             )
@@ -208,6 +254,9 @@ _qlaunch_complete() {
                 mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(
                     compgen -f -X '!*.toml' -- "$cur"; compgen -d -- "$cur"
                 )
+            elif [[ $1 == IMAGE ]]; then
+                compopt -o filenames 2>/dev/null
+                mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
             fi
             ;;
         FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
@@ -235,7 +284,12 @@ _qlaunch() {
         elif [[ $word == -* ]]; then
             [[ -n ${values[$word]+set} ]] && skip=yes
         elif [[ -n $verb ]]; then
-            ((at += 1))
+            # `disk attach`: an action has arguments of its own.
+            if ((at == 0)) && _qlaunch_verb "$verb $word"; then
+                verb+=" $word"
+            else
+                ((at += 1))
+            fi
         else
             verb=$word
             _qlaunch_verb "$verb"

@@ -14,6 +14,20 @@ function __qlaunch_is
     test (__qlaunch_verb; or echo) = $argv[1]
 end
 
+function __qlaunch_action
+    set -l words
+    for word in (commandline -opc)[2..-1]
+        if not string match -q -- '-*' $word
+            set -a words $word
+        end
+    end
+    test (count $words) -ge 2; and echo $words[2]
+end
+
+function __qlaunch_does
+    __qlaunch_is $argv[1]; and test (__qlaunch_action; or echo) = $argv[2]
+end
+
 complete -c qlaunch -f
 complete -c qlaunch -n 'not __qlaunch_verb' -l version -d 'Print the version'
 complete -c qlaunch -n 'not __qlaunch_verb' -l json -d 'Print data for programs'
@@ -40,6 +54,7 @@ complete -c qlaunch -n 'not __qlaunch_verb' -a snapshot -d 'take, list, change a
 complete -c qlaunch -n 'not __qlaunch_verb' -a revert -d 'go back to a snapshot, running or stopped'
 complete -c qlaunch -n 'not __qlaunch_verb' -a jobs -d 'list what works on the disks; cancel it, slow it down'
 complete -c qlaunch -n 'not __qlaunch_verb' -a media -d 'insert or eject CDs and floppies'
+complete -c qlaunch -n 'not __qlaunch_verb' -a disk -d 'plug in, take out, resize, move, check and make disks'
 complete -c qlaunch -n 'not __qlaunch_verb' -a image -d 'show what an image stands on'
 complete -c qlaunch -n 'not __qlaunch_verb' -a send-key -d 'press keys, such as ctrl-alt-delete'
 complete -c qlaunch -n 'not __qlaunch_verb' -a type -d 'type a text on the guest\'s keyboard'
@@ -228,6 +243,85 @@ complete -c qlaunch -n '__qlaunch_is media' -s q -l quiet -d 'print no progress,
 complete -c qlaunch -n '__qlaunch_is media' -s v -l verbose -d 'print more'
 complete -c qlaunch -n '__qlaunch_is media' -l no-color -d 'print no colours'
 complete -c qlaunch -n '__qlaunch_is media' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a attach -d 'plug a disk into a running machine'
+complete -c qlaunch -n '__qlaunch_does disk attach' -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk attach' -F
+complete -c qlaunch -n '__qlaunch_does disk attach' -l bus -xa 'virtio scsi nvme usb' -d 'where (default: as its profile\'s disks)'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l id -x -d 'its name (default: the first free of disk1...)'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l size -x -d 'make the image, as large as this'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l format -xa 'qcow2 raw' -d 'of the image (default: qcow2)'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l backing -rF -d 'the image that it stands on'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l serial -x -d 'the serial number that the guest sees'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l read-only -d 'the guest cannot write'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l persist -d 'write it to the profile, too'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk attach' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk attach' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk attach' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk attach' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a detach -d 'take a disk out of a running machine'
+complete -c qlaunch -n '__qlaunch_does disk detach' -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk detach' -l timeout -x -d 'how long to wait (default: 15s)'
+complete -c qlaunch -n '__qlaunch_does disk detach' -l force -d 'even the disk that it starts from'
+complete -c qlaunch -n '__qlaunch_does disk detach' -l persist -d 'take it out of the profile, too'
+complete -c qlaunch -n '__qlaunch_does disk detach' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk detach' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk detach' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk detach' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk detach' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a resize -d 'make a disk larger, running or stopped'
+complete -c qlaunch -n '__qlaunch_does disk resize' -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk resize' -l persist -d 'correct the profile\'s `size`, too'
+complete -c qlaunch -n '__qlaunch_does disk resize' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk resize' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk resize' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk resize' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk resize' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a move -d 'move a disk\'s image, running or stopped'
+complete -c qlaunch -n '__qlaunch_does disk move' -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk move' -F
+complete -c qlaunch -n '__qlaunch_does disk move' -l speed -x -d 'bytes a second, at most; running only'
+complete -c qlaunch -n '__qlaunch_does disk move' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk move' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk move' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk move' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk move' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a create -d 'make an image'
+complete -c qlaunch -n '__qlaunch_does disk create' -F
+complete -c qlaunch -n '__qlaunch_does disk create' -l format -xa 'qcow2 raw' -d '(default: qcow2)'
+complete -c qlaunch -n '__qlaunch_does disk create' -l backing -rF -d 'an image that it stands on'
+complete -c qlaunch -n '__qlaunch_does disk create' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk create' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk create' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk create' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk create' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a info -d 'show images and who uses them'
+complete -c qlaunch -n '__qlaunch_does disk info' -F -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk info' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk info' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk info' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk info' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk info' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a check -d 'check images, and mend them'
+complete -c qlaunch -n '__qlaunch_does disk check' -F -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk check' -l repair -d 'mend what is found; not while in use'
+complete -c qlaunch -n '__qlaunch_does disk check' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk check' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk check' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk check' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk check' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -a compact -d 'give back the space that an image does not use'
+complete -c qlaunch -n '__qlaunch_does disk compact' -F -a '(qlaunch __names)'
+complete -c qlaunch -n '__qlaunch_does disk compact' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does disk compact' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does disk compact' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does disk compact' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does disk compact' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_is disk; and not __qlaunch_action' -s h -l help -d 'show this help and end'
 complete -c qlaunch -n '__qlaunch_is image' -a 'chain'
 complete -c qlaunch -n '__qlaunch_is image' -F
 complete -c qlaunch -n '__qlaunch_is image' -l json -d 'print data for programs'

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     if parser.get_default("verb") == "help":
         parser.description = "Explain qlaunch, or one of its commands."
-        parser.epilog = "examples:\n  qlaunch help\n  qlaunch help up      as `qlaunch up --help`"
+        parser.epilog = (
+            "examples:\n"
+            "  qlaunch help\n"
+            "  qlaunch help up               as `qlaunch up --help`\n"
+            "  qlaunch help disk attach      one action of a command"
+        )
         parser.add_argument("command", nargs="?", metavar="COMMAND", help="the command")
+        parser.add_argument("action", nargs="?", metavar="ACTION", help="one action of it")
         return
     parser.description = (
         "Print the completion for a shell, where the package did not install it. With it, Tab\n"
@@ -39,15 +45,22 @@ def run(args: argparse.Namespace) -> int:
 
         print(overview())
     else:
-        _explain(args.command)
+        _explain(args.command, args.action)
     return 0
 
 
-def _explain(word: str) -> None:
+def _explain(word: str, action: str | None) -> None:
     verb = registry.VERBS.get(word)
     if verb is None:
         meant = registry.closest(word)
         raise UsageError(
             f"no command {word!r}", hint=f"did you mean {meant!r}?" if meant else "`qlaunch help`"
         )
-    print(parsers.build(verb, parsers.load(verb)).format_help(), end="")
+    module = parsers.load(verb)
+    known = parsers.actions_of(module)
+    if action is not None and action not in known:
+        raise UsageError(
+            f"`qlaunch {word}` has no action {action!r}",
+            hint=f"it has {', '.join(known)}" if known else f"`qlaunch help {word}` explains it",
+        )
+    print(parsers.build(verb, module, action or "").format_help(), end="")

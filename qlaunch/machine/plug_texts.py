@@ -1,0 +1,172 @@
+"""Disks written into a profile, changed there and taken out; all comments stay.
+
+tomlkit is imported where it is used: the supervisor lives without it until then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from qlaunch.errors import ConflictError, HostError, ProfileError, RefusedError
+from qlaunch.machine.held import definitions
+from qlaunch.profile.load import loads
+from qlaunch.profile.toml import parse_toml
+from qlaunch.store import paths
+
+# From the text of a profile, which is at a path, to another text.
+Change = Callable[[str], str]
+
+_HEADER = re.compile(r"\s*\[")
+_DISK = re.compile(r"\s*\[\[\s*disk\s*\]\]")
+
+
+def check_writable(path: str) -> None:
+    """Nothing, when the profile at `path` can be changed. Raises: HostError."""
+    target = os.path.realpath(path)
+    shipped = paths.profile_dirs()[-1]
+    folder = os.path.dirname(target)
+    if os.path.dirname(path) == shipped or not os.access(folder, os.W_OK):
+        raise HostError(
+            f"the profile {path} cannot be changed",
+            hint=f"`qlaunch edit {path}` makes a copy that is yours; leave --persist out to do it"
+            " for this run only",
+        )
+
+
+def change(path: str, name: str, how: Change) -> None:
+    """Change the profile at `path` of the machine `name`, if what comes out is one.
+
+    Raises: ProfileError, ConflictError, HostError.
+    """
+    from qlaunch.machine import texts
+
+    check_writable(path)
+    with definitions():
+        before = texts.read(path)
+        after = changed(before, path, name, how)
+        if after == before:
+            return
+        if texts.read(path) != before:
+            raise ConflictError(f"{path} was changed by somebody else meanwhile")
+        texts.replace(path, after.encode())
+
+
+def text_of(path: str) -> str:
+    """The text of the profile at `path`. Raises: ProfileError."""
+    from qlaunch.machine import texts
+
+    return texts.read(path)
+
+
+def changed(text: str, path: str, name: str, how: Change) -> str:
+    """The profile's `text` after a change, still good. Raises: ProfileError."""
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        after = how(text)
+    except (TOMLKitError, RecursionError) as error:
+        raise ProfileError(path, f"cannot be edited: {error}") from error
+    loads(after, path, name=name)
+    return after
+
+
+def put(ident: str, values: Mapping[str, object]) -> Change:
+    """Say `values` in the `[[disk]]` called `ident`, which is added if the file has none; None
+    takes a key out."""
+    said = {key: value for key, value in values.items() if value is not None}
+
+    def how(text: str) -> str:
+        import tomlkit
+
+        document = tomlkit.parse(text)
+        tables: list[Any] = document.get("disk") or []
+        table = next((each for each in tables if each.get("id") == ident), None)
+        if table is None:
+            return _added(text, {"id": ident, **said})
+        for key in values.keys() - said.keys():
+            table.pop(key, None)
+        for key, value in said.items():
+            if table.get(key) != value:
+                table[key] = value
+        return tomlkit.dumps(document)
+
+    return how
+
+
+def drop(ident: str, path: str) -> Change:
+    """Take the `[[disk]]` called `ident` out."""
+
+    def how(text: str) -> str:
+        import tomlkit
+
+        said = tomlkit.parse(text).unwrap()
+        tables = said.get("disk") or []
+        at = next((n for n, each in enumerate(tables) if each.get("id") == ident), None)
+        if at is None:
+            raise RefusedError(
+                f"{path} does not say the disk {ident} itself: it comes from what it extends",
+                hint="leave --persist out: the disk is back at the next start then",
+            )
+        del tables[at]
+        lines, blocks = text.splitlines(keepends=True), _blocks(text)
+        if len(blocks) == len(tables) + 1:
+            first, last = blocks[at]
+            if first and not lines[first - 1].strip() and last < len(lines):
+                last += not lines[last].strip()  # one of the empty lines around it goes as well
+            after = "".join((*lines[:first], *lines[last:]))
+            if _disks(after) == tables:
+                return after
+        document = tomlkit.parse(text)  # an inline table, or something else unusual
+        del document["disk"][at]
+        return tomlkit.dumps(document)
+
+    return how
+
+
+def _added(text: str, values: Mapping[str, object]) -> str:
+    """`text` with a `[[disk]]` more: after the last one, before the comment of what follows."""
+    import tomlkit
+
+    table = tomlkit.table()
+    for key, value in values.items():
+        table[key] = value
+    block = f"[[disk]]\n{table.as_string().strip()}\n"
+    lines, blocks = text.splitlines(keepends=True), _blocks(text)
+    at = blocks[-1][1] if blocks else len(lines)
+    before, rest = "".join(lines[:at]), "".join(lines[at:])
+    if before and not before.endswith("\n"):
+        before += "\n"
+    after = f"{before}\n{block}{rest}" if before.strip() else f"{block}{rest}"
+    if _disks(after) != [*(_disks(text) or []), dict(values)]:
+        # It says `disk = [{ ... }]`.
+        inline = tomlkit.inline_table()
+        inline.update(dict(values))
+        document = tomlkit.parse(text)
+        document["disk"].append(inline)
+        return tomlkit.dumps(document)
+    return after
+
+
+def _disks(text: str) -> Any:
+    try:
+        return parse_toml(text).get("disk") or []
+    except (ValueError, RecursionError):
+        return None
+
+
+def _blocks(text: str) -> list[tuple[int, int]]:
+    """The lines of each `[[disk]]`, first and after the last; comments and empty lines at its end
+    belong to what follows. tomlkit has it the other way round."""
+    lines = text.splitlines()
+    headers = [at for at, line in enumerate(lines) if _HEADER.match(line)]
+    found = []
+    for at, end in pairwise([*headers, len(lines)]):
+        if _DISK.match(lines[at]):
+            while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+                end -= 1
+            found.append((at, end))
+    return found
