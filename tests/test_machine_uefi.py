@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,39 @@ def test_uefi_without_secure_boot_starts(rig: Rig) -> None:
     machine = rig.ask("status", name="demo")["machine"]
     assert machine["firmware"].endswith(".fd")
     assert not machine["secure_boot"]
+
+
+def mark() -> Path:
+    """Change the variables of the stopped machine, where the firmware does not look."""
+    path = Path(paths.machine_data("demo")) / "nvram.fd"
+    with path.open("r+b") as file:
+        file.seek(-16, os.SEEK_END)
+        file.write(b"qlaunch was here")
+    return path
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_revert_of_the_disks_takes_variables_and_tpm_along(rig: Rig, *, runs: bool) -> None:
+    write_profile("demo", text=SECURE)
+    rig.up()
+    rig.ask("snapshot-create", name="demo", snapshot="one", disks_only=True)
+    rig.kill()
+    state = Path(paths.machine_data("demo")) / "tpm" / "tpm2-00.permall"
+    path, tpm = mark(), state.read_bytes()
+    state.write_bytes(tpm + b"x")
+    if runs:
+        state.write_bytes(tpm)
+        rig.up()
+    pid = rig.row().get("pid")
+    answer = rig.ask("revert", name="demo", snapshot="one")
+    assert not path.read_bytes().endswith(b"qlaunch was here")
+    if runs:
+        assert "variables" in answer["why_restarted"]
+        assert rig.row()["state"] == "running"
+        assert rig.row()["pid"] != pid
+    else:
+        assert state.read_bytes() == tpm
+        assert rig.row() == {}
+    # What was left behind has its own.
+    rig.ask("revert", name="demo", snapshot=answer["branch"]["label"])
+    assert path.read_bytes().endswith(b"qlaunch was here")

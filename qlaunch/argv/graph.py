@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from qlaunch.argv.blocks import layer_nodes, throttle_node
 from qlaunch.plan.model import Disk, Layer
@@ -156,6 +156,19 @@ def switch(disks: Sequence[tuple[Disk, Layer]]) -> Command:
     return Command(
         "blockdev-reopen", {"options": [throttle_node(disk, layer) for disk, layer in disks]}
     )
+
+
+def reopen(disk: Disk, layer: Layer, below: Layer | None, *, read_only: bool) -> Command:
+    """Have QEMU allow writing to a layer that others stand on, or not any more. Its file must be
+    open for writing."""
+    *_file, node = layer_nodes(
+        disk,
+        evolve(layer, read_only=read_only),
+        lambda _layer: "",
+        backing=below.node if below is not None else None,
+        active=False,
+    )
+    return Command("blockdev-reopen", {"options": [node]})
 
 
 def remove_layer(layer: Layer) -> tuple[Command, ...]:

@@ -55,7 +55,8 @@ class ImageHeader:
     """What an image's first bytes say. Sizes in bytes; names as they stand in the header.
 
     `virtual_size` is known for raw and qcow2. `data_file` is empty when the image says that it has
-    an external data file but does not name it.
+    an external data file but does not name it. `snapshots_at` is where the table of internal
+    snapshots begins.
     """
 
     format: str
@@ -69,6 +70,7 @@ class ImageHeader:
     dirty: bool = False
     corrupt: bool = False
     snapshots: int = 0
+    snapshots_at: int = 0
 
 
 def read_header(fd: int, file_size: int) -> ImageHeader:
@@ -142,6 +144,7 @@ def _parse_qcow2(data: bytes, file_size: int) -> ImageHeader:
         dirty=bool(features & _DIRTY),
         corrupt=bool(features & _CORRUPT),
         snapshots=snapshots,
+        snapshots_at=fields[12],
     )
 
 

@@ -208,6 +208,15 @@ def virtual_size(layer: Layer) -> int:
     return size
 
 
+def backing_name(image: str, below: str) -> str:
+    """How the header of `image` is to call the file that it stands on: relative beside it, so that
+    the folder can be moved. A colon would name a protocol."""
+    name = os.path.basename(below)
+    if os.path.dirname(image) == os.path.dirname(below) and ":" not in name:
+        return name
+    return below
+
+
 def next_paths(disks: Sequence[Disk]) -> dict[str, str]:
     """Names for new layers beside the disks' own images: `c.snap3.qcow2`, the number being one that
     no layer of any of `disks` has yet."""

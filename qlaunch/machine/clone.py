@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 
 from attrs import evolve, frozen
 
-from qlaunch.errors import BusyError, HostError, NotFoundError, UsageError
+from qlaunch.argv.keyval import keyval
+from qlaunch.errors import BusyError, HostError, NotFoundError, RefusedError, UsageError
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.image_create import CONVERT_TIMEOUT
 from qlaunch.host.image_facts import image_facts
@@ -37,13 +38,15 @@ Progress = Callable[[str, float], None]
 @frozen(kw_only=True)
 class Copy:
     """One image to be copied: its layers, active one first, the name and the format of the copy.
-    One that is `linked` is not copied: the new image stands on the layers."""
+    One that is `linked` is not copied: the new image stands on the layers. With `tag` the internal
+    snapshot of that name is copied out of the active layer."""
 
     ident: str
     layers: tuple[Layer, ...]
     name: str
     format: str
     linked: bool = False
+    tag: str | None = None
 
 
 @frozen(kw_only=True)
@@ -88,9 +91,13 @@ async def clone(
         prepared = await prepare(machine.file)
         if snapshot is None:
             _check_disks(prepared)
+            copies = _copies(prepared, linked=linked)
         else:
-            prepared = _at_snapshot(prepared, snapshot)
-        copies = _copies(prepared, linked=linked)
+            prepared, tag = _at_snapshot(prepared, snapshot, linked=linked)
+            copies = [
+                copy if copy.ident == "nvram" else evolve(copy, tag=tag)
+                for copy in _copies(prepared, linked=linked)
+            ]
         text = _text(machine, new, prepared, copies)
         with _staging(new) as folder:
             for copy in copies:
@@ -107,8 +114,11 @@ async def clone(
     return Cloned(profile=names.profile_of(new), files=tuple(walk(paths.machine_data(new))))
 
 
-def _at_snapshot(prepared: Prepared, word: str) -> Prepared:
-    """`prepared` with the disks as they were. Raises: NotFoundError, RefusedError."""
+def _at_snapshot(prepared: Prepared, word: str, *, linked: bool) -> tuple[Prepared, str | None]:
+    """`prepared` with the disks as they were, and the tag when they are inside the images.
+
+    Raises: NotFoundError, RefusedError.
+    """
     name = prepared.plan.name
     kept = timeline.load(name)
     snapshot = kept.find(word)
@@ -121,8 +131,13 @@ def _at_snapshot(prepared: Prepared, word: str) -> Prepared:
         for disk in prepared.plan.disks
         if disk.id in snapshot.layers
     )
+    if linked and snapshot.kind == "internal":
+        raise RefusedError(
+            f"{name}: {snapshot.label} is inside an image, and nothing can stand on it there",
+            hint="without --linked it is copied",
+        )
     plan = evolve(prepared.plan, disks=disks)
-    return evolve(prepared, resolution=evolve(prepared.resolution, plan=plan))
+    return evolve(prepared, resolution=evolve(prepared.resolution, plan=plan)), snapshot.tag
 
 
 def _link(copy: Copy, target: str) -> None:
@@ -242,9 +257,11 @@ async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
 
     form = copy.format
     extra = ",lazy_refcounts=off" if form == "qcow2" else ""
-    options = ("-p", "-O", form, "-o", f"preallocation=off{extra}")
+    options: tuple[str, ...] = ("-p", "-O", form, "-o", f"preallocation=off{extra}")
     # The whole chain is told, with its formats: no name in a header is followed.
     source = "json:" + json.dumps(_node(copy.layers))
+    if copy.tag is not None:
+        options += ("-U", "-l", keyval(None, [("snapshot.name", copy.tag)]))
     command = ("qemu-img", "convert", *options, "--", source, target)
     output = await run_tool(command, timeout=CONVERT_TIMEOUT, on_output=heard)
     if output.status != 0:

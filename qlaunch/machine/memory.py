@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from attrs import frozen
@@ -22,6 +22,7 @@ from qlaunch.host.qcow2_write import STREAM_AT, create_overlay, read_wrapped, wr
 from qlaunch.host.reserve import give_back, reserve
 from qlaunch.machine import live
 from qlaunch.qmp.session import Session
+from qlaunch.store import files
 
 TAG = "qlaunch"
 FD_NAME = "qlaunch-memory"
@@ -77,8 +78,7 @@ async def save_live(
     """
     begun = time.monotonic()
     runs = await _status(session) == "running"
-    fd = _new_file(path)
-    try:
+    with new_file(path) as fd:
         os.lseek(fd, STREAM_AT, os.SEEK_SET)
         background, reason = False, "it did not run"
         if runs and resume:
@@ -94,13 +94,7 @@ async def save_live(
             raise
         # QEMU writes through a duplicate of our descriptor: they share the position.
         length = os.lseek(fd, 0, os.SEEK_CUR) - STREAM_AT
-        await finish(asyncio.to_thread(_wrap, fd, path, length))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+        await finish(asyncio.to_thread(wrap, fd, path, length))
     return Report(
         background=background,
         reason=reason,
@@ -110,26 +104,34 @@ async def save_live(
     )
 
 
-def _new_file(path: str) -> int:
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[int]:
+    """A descriptor of the new memory file `path`, to be written from `STREAM_AT` on and then given
+    to `wrap`. It is gone when the block fails. Raises: HostError."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         # One that was cut off earlier is nobody's: no snapshot names it.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise write_error(path, error) from error
+    try:
+        yield fd
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
 
 
-def _wrap(fd: int, path: str, length: int) -> None:
+def wrap(fd: int, path: str, length: int) -> None:
+    """Make the memory file `path` complete, whose stream has `length` bytes. Raises: HostError."""
     try:
         give_back(fd)
         wrap_stream(fd, tag=TAG, length=length)
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        files.sync_dir(os.path.dirname(path))
     except OSError as error:
         raise write_error(path, error) from error
 

@@ -21,8 +21,7 @@ from qlaunch.errors import BusyError, CommandError, TimedOutError
 from qlaunch.host.image_facts import image_facts
 from qlaunch.host.tool import failure, percentages, run_tool
 from qlaunch.machine import live
-from qlaunch.machine.bench import Bench, path_of
-from qlaunch.machine.snapshot import backing_name
+from qlaunch.machine.bench import Bench, backing_name, path_of
 from qlaunch.plan.model import Layer
 from qlaunch.qmp.session import Session
 from qlaunch.tree.model import Merge

@@ -24,32 +24,24 @@ from attrs import evolve, frozen
 
 from qlaunch.aio import finish
 from qlaunch.argv import graph
-from qlaunch.errors import QlaunchError, RefusedError
+from qlaunch.errors import QlaunchError
 from qlaunch.host.image_facts import image_facts
-from qlaunch.machine import chains, live, memory
+from qlaunch.machine import internal, live, memory, moment
 from qlaunch.machine.bench import Bench, path_of, said
-from qlaunch.machine.snapshot import check_phase, drop_unused_nodes, forget_layers, make_overlays
-from qlaunch.plan.model import Disk, Layer, Plan
+from qlaunch.machine.revert_plan import Revert
+from qlaunch.machine.snapshot import (
+    check_phase,
+    drop_unused_nodes,
+    forget_layers,
+    make_overlays,
+    note_new,
+)
+from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import timeline as store
 from qlaunch.tree.model import Pending, Snapshot, Timeline
 
 STOP_TIMEOUT = 30.0
 RESET_TIMEOUT = 10.0
-
-
-@frozen(kw_only=True)
-class Revert:
-    """A revert that was decided: where to, on which new layers, and what becomes of the present.
-
-    `below` are the layers of the snapshot, active first. `in_process` says that the running QEMU
-    can do it.
-    """
-
-    snapshot: Snapshot
-    disks: tuple[Disk, ...]
-    moment: Plan | None
-    in_process: bool
-    why_restart: str = ""
 
 
 @frozen(kw_only=True)
@@ -62,88 +54,6 @@ class Left:
     lost: tuple[str, ...] = ()
 
 
-def decide(bench: Bench, snapshot: Snapshot) -> Revert:
-    """What going back to `snapshot` takes.
-
-    Raises: RefusedError when a layer is not there any more, or a disk is not.
-    """
-    check_layers(bench, snapshot)
-    moment = store.load_moment(bench.name, snapshot.id)
-    plan = chains.relocated(moment[0], bench.name) if moment else None
-    why = ""
-    if snapshot.kind == "memory":
-        path = store.file_of(bench.name, snapshot.id, "memory")
-        if not os.path.exists(path) or plan is None:
-            raise RefusedError(
-                f"{bench.name}: the memory of {snapshot.label} is missing ({path})",
-                hint="put it back, or make a machine of its disks:"
-                f" `qlaunch clone {bench.name} NEW --snapshot {snapshot.label}`",
-            )
-        why = difference(bench.plan, plan)
-    elif bench.plan.firmware is not None or bench.plan.tpm is not None:
-        why = "the firmware's variables go back too"
-    return Revert(
-        snapshot=snapshot,
-        disks=tuple(bench.disk(ident) for ident in snapshot.layers),
-        moment=plan,
-        in_process=bench.is_live and not why,
-        why_restart=why,
-    )
-
-
-def check_layers(bench: Bench, snapshot: Snapshot) -> None:
-    """Raises: RefusedError when a layer of the snapshot, or one below it, cannot be used."""
-    for ident in snapshot.layers:
-        path: str | None = bench.layer_path(snapshot, ident)
-        seen: set[str] = set()
-        while path is not None:
-            facts = image_facts(path, want_write=False)
-            problem = facts.problem or (None if facts.exists else "it is missing")
-            if path in seen:
-                problem = "it stands on itself"
-            if problem:
-                raise RefusedError(
-                    f"{bench.name}: {snapshot.label} needs {path}: {problem}",
-                    hint=f"`qlaunch snapshot tree {bench.name}` shows what stands on what",
-                )
-            seen.add(path)
-            path = (
-                None
-                if path == bench.disk(ident).image and bench.is_raw(bench.disk(ident))
-                else (facts.backing_path if facts.format == "qcow2" else None)
-            )
-
-
-def difference(now: Plan, then: Plan) -> str:
-    """Why the memory of `then` cannot be loaded into a machine of `now`; empty when it can."""
-    if any(device.driver == "vmgenid" for device in now.all_devices()):
-        return "the guest gets a new generation id"
-    if now.board != then.board:
-        return "processors, memory or board were others"
-    shape = [_shape(plan) for plan in (now, then)]
-    if shape[0] != shape[1]:
-        return "it had other devices"
-    if (now.firmware is None) != (then.firmware is None) or now.tpm != then.tpm:
-        return "it had another firmware or TPM"
-    media = [{drive.id: _medium(drive.medium) for drive in plan.drives} for plan in (now, then)]
-    return "" if media[0] == media[1] else "other media were inserted"
-
-
-def _medium(layer: Layer | None) -> str | None:
-    return None if layer is None else layer.path
-
-
-def _shape(plan: Plan) -> dict[str, object]:
-    """The devices that the guest sees; what it boots from first is no matter to its memory."""
-    return {
-        device.id: (
-            device.driver,
-            {key: value for key, value in device.props.items() if key != "bootindex"},
-        )
-        for device in plan.all_devices()
-    }
-
-
 async def left_behind(bench: Bench, revert: Revert, *, keep: bool) -> Left:
     """What the present is worth: nothing, or a branch of its own."""
     heads = {disk.id: bench.active(disk) for disk in revert.disks}
@@ -153,7 +63,8 @@ async def left_behind(bench: Bench, revert: Revert, *, keep: bool) -> Left:
         if heads[disk.id].path == disk.image or not is_empty(facts.file_size, facts.virtual_size):
             size += facts.allocated or 0
             lost.append(said(disk, heads[disk.id].path))
-    if not keep or not lost:
+    worth = bool(lost) or await asyncio.to_thread(moment.has_changed, bench)
+    if not keep or not worth:
         return Left(size=size, branch=None, lost=tuple(lost))
     branch = Snapshot(
         id=bench.timeline.next_id,
@@ -183,29 +94,49 @@ async def prepare(bench: Bench, revert: Revert, *, keep: bool) -> tuple[dict[str
     Raises: as `make_overlays`; nothing has changed then, and the guest runs if it ran.
     """
     check_phase(bench)
-    below = {disk.id: _layer_of(bench, revert.snapshot, disk) for disk in revert.disks}
-    overlays = await make_overlays(bench, below)
-    bench.step("revert: overlays")
+    if internal.is_written_to(bench, revert.snapshot) and revert.snapshot.kind == "internal":
+        await _stop(bench)  # what is copied now must stand still
     try:
-        if bench.machine is not None:
-            resume = await bench.machine.run_state() == "running"
-            await bench.save(evolve(bench.timeline, resume=resume))
-            await bench.session.execute("stop", timeout=STOP_TIMEOUT)
-        bench.step("revert: stopped")
+        overlays = await _new_layers(bench, revert)
+        bench.step("revert: overlays")
+    except BaseException:
+        await finish(bench.go_on())
+        raise
+    try:
+        await _stop(bench)
         left = await left_behind(bench, revert, keep=keep)
         if left.branch is not None:
-            await finish(
-                asyncio.to_thread(
-                    store.save_moment,
-                    bench.name, left.branch.id, bench.plan, bench.leases, bench.profile,
-                )
-            )  # fmt: skip
+            await finish(asyncio.to_thread(moment.keep, bench, left.branch.id))
         await bench.save(_noted(bench, revert, overlays, left))
     except BaseException:
         await finish(_forget(bench, overlays))
         raise
     bench.step("revert: noted")
     return overlays, left
+
+
+async def _stop(bench: Bench) -> None:
+    if bench.machine is not None:
+        resume = bench.timeline.resume or await bench.machine.run_state() == "running"
+        await bench.save(evolve(bench.timeline, resume=resume))
+        await bench.session.execute("stop", timeout=STOP_TIMEOUT)
+    bench.step("revert: stopped")
+
+
+async def _new_layers(bench: Bench, revert: Revert) -> dict[str, str]:
+    """Make the layers that the machine is to go on with. Returns: their paths by disk."""
+    if revert.snapshot.kind != "internal":
+        below = {disk.id: _layer_of(bench, revert.snapshot, disk) for disk in revert.disks}
+        return await make_overlays(bench, below)
+    if revert.memory:
+        await internal.extract_memory(bench, revert.snapshot)
+    paths = await note_new(bench, [disk.id for disk in revert.disks])
+    try:
+        await internal.extract(bench, revert.snapshot, paths)
+    except BaseException:
+        await finish(forget_layers(bench, list(paths.values())))
+        raise
+    return paths
 
 
 async def _forget(bench: Bench, overlays: dict[str, str]) -> None:
@@ -225,10 +156,10 @@ def _noted(bench: Bench, revert: Revert, overlays: dict[str, str], left: Left) -
     """The timeline from the moment on at which the revert counts."""
     fresh = {ident: said(bench.disk(ident), path) for ident, path in overlays.items()}
     timeline = bench.timeline
-    needs_work = bench.is_live or revert.snapshot.kind == "memory"
+    needs_work = bench.is_live or revert.memory or moment.has_firmware(bench.plan)
     pending = Pending(
         snapshot=revert.snapshot.id,
-        memory=revert.snapshot.kind == "memory",
+        memory=revert.memory,
         heads=timeline.heads,
         current=timeline.current,
         branch=left.branch.id if left.branch else None,
@@ -290,12 +221,12 @@ def _is_ours(bench: Bench, disk: Disk, path: str) -> bool:
     return (path in owned or path == disk.image) and os.access(path, os.W_OK)
 
 
-async def load(bench: Bench, snapshot: Snapshot) -> None:
+async def load(bench: Bench, snapshot: Snapshot, *, with_memory: bool) -> None:
     """Bring the stopped machine, whose disks are on the new layers, to the snapshot's moment.
 
     Raises: MemoryLoadError: this QEMU must not go on then.
     """
-    if snapshot.kind == "memory":
+    if with_memory:
         await memory.load_in_process(
             bench.session, store.file_of(bench.name, snapshot.id, "memory")
         )
@@ -354,7 +285,7 @@ async def in_process(bench: Bench, revert: Revert, overlays: dict[str, str], *, 
         await finish(take_back(bench))
         raise
     try:
-        await load(bench, revert.snapshot)
+        await load(bench, revert.snapshot, with_memory=revert.memory)
     except memory.MemoryLoadError as error:
         assert bench.machine is not None
         bench.machine.log.say(f"{error.message}; starting QEMU anew with it")

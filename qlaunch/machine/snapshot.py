@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Sequence
 
@@ -25,8 +24,16 @@ from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import ConflictError, PhaseError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.qcow2_write import create_overlay
-from qlaunch.machine import live, memory
-from qlaunch.machine.bench import Bench, next_paths, path_of, said, telling, virtual_size
+from qlaunch.machine import internal, live, memory, moment
+from qlaunch.machine.bench import (
+    Bench,
+    backing_name,
+    next_paths,
+    path_of,
+    said,
+    telling,
+    virtual_size,
+)
 from qlaunch.machine.frozen import frozen_guest
 from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import files
@@ -121,7 +128,7 @@ async def create(bench: Bench, wish: Wish) -> Made:
     snapshot = Snapshot(
         id=bench.timeline.next_id,
         name=name,
-        kind="memory" if with_memory else "disks",
+        kind="internal" if wish.internal else "memory" if with_memory else "disks",
         created=time.time(),
         text=wish.text,
         layers={disk.id: said(disk, bench.active(disk).path) for disk in disks},
@@ -131,21 +138,46 @@ async def create(bench: Bench, wish: Wish) -> Made:
             if disk not in disks and not disk.layers[0].read_only
         ),
         parent=bench.timeline.current,
+        tag=name if wish.internal else None,
+        vmstate=disks[0].id if wish.internal and with_memory else None,
         quiesced=wish.quiesce,
         machine=bench.plan.board.machine,
         cpu=bench.plan.board.cpu,
         qemu=bench.plan.qemu_version,
     )
+    if wish.internal:
+        return await _create_internal(bench, disks, snapshot)
     overlays = await make_overlays(bench, {disk.id: bench.active(disk) for disk in disks})
     bench.step("create: overlays")
     try:
-        await finish(asyncio.to_thread(_keep_moment, bench, snapshot.id))
+        await finish(asyncio.to_thread(moment.keep, bench, snapshot.id))
         if not bench.is_live:
             return await _commit(bench, snapshot, overlays)
         return await _create_live(bench, disks, snapshot, overlays, quiesce=wish.quiesce)
     except BaseException:
         await finish(withdraw(bench, snapshot, overlays))
         raise
+
+
+async def _create_internal(bench: Bench, disks: Sequence[Disk], snapshot: Snapshot) -> Made:
+    """Make a snapshot inside the images; the machine goes on writing to them."""
+    internal.check(bench, disks, snapshot.label)
+    try:
+        await finish(asyncio.to_thread(moment.keep, bench, snapshot.id))
+        quiesced = bench.machine if snapshot.quiesced else None
+        async with frozen_guest(quiesced):
+            stopped = await internal.create(bench, snapshot, disks)
+        loose = tuple(each for each in bench.timeline.loose if each.id != snapshot.id)
+        timeline = evolve(bench.timeline, loose=loose, current=snapshot.id)
+        await bench.save(timeline.with_snapshot(snapshot))
+    except BaseException:
+        if bench.timeline.by_id(snapshot.id) is None:
+            with contextlib.suppress(QlaunchError):
+                await finish(internal.clear(bench))
+            await finish(asyncio.to_thread(store.remove_files, bench.name, snapshot.id))
+        raise
+    bench.step("create: committed")
+    return Made(snapshot=snapshot, stopped=stopped)
 
 
 def check_phase(bench: Bench) -> None:
@@ -173,13 +205,8 @@ async def make_overlays(bench: Bench, below: dict[str, Layer]) -> dict[str, str]
 
     Returns: the new layers' paths by disk. Raises: HostError; nothing is left then.
     """
-    paths = next_paths([bench.disk(ident) for ident in below])
-    names = {ident: said(bench.disk(ident), path) for ident, path in paths.items()}
-    before = bench.timeline.owned
-    owned = {**before, **{ident: (*before.get(ident, ()), name) for ident, name in names.items()}}
     sizes = {ident: virtual_size(layer) for ident, layer in below.items()}
-    await bench.save(evolve(bench.timeline, owned=owned))
-    bench.step("overlays: noted")
+    paths = await note_new(bench, list(below))
     try:
         for ident, path in paths.items():
             await finish(asyncio.to_thread(_make_overlay, path, below[ident], sizes[ident]))
@@ -189,37 +216,24 @@ async def make_overlays(bench: Bench, below: dict[str, Layer]) -> dict[str, str]
     return paths
 
 
+async def note_new(bench: Bench, idents: Sequence[str]) -> dict[str, str]:
+    """Note new layers of these disks as ours, before they are made. Returns: their paths by disk.
+
+    Raises: HostError.
+    """
+    paths = next_paths([bench.disk(ident) for ident in idents])
+    names = {ident: said(bench.disk(ident), path) for ident, path in paths.items()}
+    before = bench.timeline.owned
+    owned = {**before, **{ident: (*before.get(ident, ()), name) for ident, name in names.items()}}
+    await bench.save(evolve(bench.timeline, owned=owned))
+    bench.step("overlays: noted")
+    return paths
+
+
 def _make_overlay(path: str, below: Layer, size: int) -> None:
     create_overlay(
         path, size=size, backing=backing_name(path, below.path), backing_format=below.format
     )
-
-
-def backing_name(image: str, below: str) -> str:
-    """How the header of `image` is to call the file that it stands on: relative beside it, so that
-    the folder can be moved. A colon would name a protocol."""
-    name = os.path.basename(below)
-    if os.path.dirname(image) == os.path.dirname(below) and ":" not in name:
-        return name
-    return below
-
-
-def _keep_moment(bench: Bench, number: int) -> None:
-    store.save_moment(bench.name, number, bench.plan, bench.leases, bench.profile)
-    keep_firmware(bench, number)
-
-
-def keep_firmware(bench: Bench, number: int) -> None:
-    """Keep the variables of the firmware and the state of the TPM with a snapshot."""
-    import shutil
-
-    if bench.plan.firmware is not None and os.path.exists(bench.plan.firmware.vars.path):
-        target = store.file_of(bench.name, number, "nvram")
-        shutil.copyfile(bench.plan.firmware.vars.path, target)
-    if bench.plan.tpm is not None and os.path.isdir(bench.plan.tpm):
-        shutil.copytree(
-            bench.plan.tpm, store.file_of(bench.name, number, "tpm"), dirs_exist_ok=True
-        )
 
 
 async def _create_live(

@@ -17,6 +17,7 @@ from attrs import Factory, define, evolve
 from qlaunch.aio import finish
 from qlaunch.errors import BusyError, CommandError, QlaunchError
 from qlaunch.host.image_facts import image_facts
+from qlaunch.machine import internal
 from qlaunch.machine import merge as merging
 from qlaunch.machine.bench import Bench, path_of, telling
 from qlaunch.machine.garbage import find_steps
@@ -28,6 +29,9 @@ from qlaunch.tree.model import Merge
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.server import Server
+
+
+_LATER = "an internal snapshot in it can be removed when the machine is stopped"
 
 
 @define(eq=False)
@@ -101,8 +105,10 @@ class Collector:
         async with bench_of(self.server, self.name, "merging", self._tell) as bench:
             if await self._finish_merged(bench):
                 return True
+            waiting = await internal.clear(bench)
             found = await asyncio.to_thread(find_steps, bench)
-            self.kept = [step for step in found if isinstance(step, Keep)]
+            self.kept = [Keep(path, _LATER) for path in waiting]
+            self.kept += [step for step in found if isinstance(step, Keep)]
             step = next((each for each in found if not isinstance(each, Keep)), None)
             if step is None:
                 if bench.timeline.merges:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, RefusedError
 from qlaunch.host.gather import recent_host_facts
-from qlaunch.machine import chains
+from qlaunch.machine import chains, moment
 from qlaunch.machine.launch import Order, Step
 from qlaunch.plan.model import Plan
 from qlaunch.store import machines
@@ -41,6 +42,9 @@ async def find(name: str) -> Continuation | None:
     timeline = store.load(name)
     if timeline.pending is not None and not timeline.pending.memory:
         # Its disks are where the revert wants them, and booting is what it wanted.
+        plan = machines.load_plan(name)
+        if plan is not None:
+            await finish(asyncio.to_thread(moment.bring_back, plan, timeline.pending.snapshot))
         await _forget(name)
         return None
     if timeline.pending is not None:
@@ -54,8 +58,8 @@ async def find(name: str) -> Continuation | None:
         if timeline.resume:
             await asyncio.to_thread(store.save, name, evolve(timeline, resume=False))
         return None
-    moment = await asyncio.to_thread(store.load_moment, name, key)
-    if moment is None:
+    then = await asyncio.to_thread(store.load_moment, name, key)
+    if then is None:
         raise RefusedError(
             f"{name}: what it was when its memory was saved is not known any more",
             hint=f"`qlaunch up --fresh {name}` boots it without that memory",
@@ -64,11 +68,9 @@ async def find(name: str) -> Continuation | None:
     async def done() -> None:
         await _forget(name)
 
-    then = chains.relocated(moment[0], name)
-    plan = await asyncio.to_thread(chains.with_heads, then, timeline)
-    scope = recent_host_facts().systemd_scope
+    plan = await asyncio.to_thread(chains.with_heads, chains.relocated(then[0], name), timeline)
     return Continuation(
-        plan=evolve(plan, scope=scope),
+        plan=evolve(plan, scope=recent_host_facts().systemd_scope),
         memory=store.file_of(name, key, "memory"),
         why=why,
         done=done,
@@ -105,11 +107,13 @@ async def anew(
     server: Server,
     name: str,
     *,
+    start: bool = True,
     paused: bool = False,
     environment: Mapping[str, str] | None = None,
     step: Step = lambda step, text, seconds: None,
 ) -> None:
-    """End the machine's QEMU, if it runs, and start another that goes on from what is pending.
+    """End the machine's QEMU, if it runs, and with `start` begin another that goes on from what is
+    pending: with saved memory, or by booting.
 
     Raises: as a start does; what is pending stays so then.
     """
@@ -124,11 +128,14 @@ async def anew(
                 )
         await power.kill(actor, lambda name, text, seconds: None)
     found = await find(name)
-    if found is None:
+    plan = found.plan if found is not None else machines.load_plan(name)
+    if not start or plan is None:
         return
+    if found is None:
+        plan = await asyncio.to_thread(chains.with_heads, plan, store.load(name))
     host = recent_host_facts()
     order = Order(
-        plan=found.plan,
+        plan=plan,
         leases=machines.load_leases(name),
         group=server.tasks,
         swtpm=host.swtpm,
@@ -136,7 +143,7 @@ async def anew(
         paused=paused,
         environment=environment or {},
         step=step,
-        incoming=found.memory,
-        before_go=found.done,
+        incoming=found.memory if found is not None else None,
+        before_go=found.done if found is not None else None,
     )
     await server.host(name).start(order)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from qlaunch.errors import QlaunchError
-from qlaunch.machine import memory
+from qlaunch.machine import internal, memory
 from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.snapshot import drop_unused_nodes
@@ -68,7 +68,7 @@ async def _finish_revert(bench: Bench) -> bool:
     bench.machine.log.say(f"a revert to {snapshot.label} that was cut off is finished")
     await bench.session.execute("stop", timeout=reverting.STOP_TIMEOUT)
     try:
-        await reverting.load(bench, snapshot)
+        await reverting.load(bench, snapshot, with_memory=pending.memory)
     except memory.MemoryLoadError as error:
         bench.machine.log.say(f"{error.message}; starting QEMU anew with it")
         return False
@@ -84,5 +84,6 @@ async def _tidy(bench: Bench) -> None:
             bench.machine.log.say("the guest, which a verb that was cut off had stopped, goes on")
         await bench.go_on()
     await drop_unused_nodes(bench)
+    await internal.clear(bench)
     await bench.note_layers()
     await asyncio.to_thread(store.remove_strays, bench.name, bench.timeline)

@@ -13,6 +13,7 @@ from qlaunch.errors import BusyError, NotFoundError, RefusedError, UsageError
 from qlaunch.machine import revert as reverting
 from qlaunch.machine import snapshot as taking
 from qlaunch.machine.bench import Bench
+from qlaunch.machine.revert_plan import decide
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from qlaunch.supervisor import continuing
@@ -35,6 +36,7 @@ def about(snapshot: Snapshot) -> dict[str, Any]:
         "text": snapshot.text,
         "layers": dict(snapshot.layers),
         "left_out": list(snapshot.left_out),
+        "memory": snapshot.has_memory,
     }
 
 
@@ -116,7 +118,7 @@ async def revert(request: Request) -> Any:
     async with bench_of(request.server, name, "reverting", request.tell) as bench:
         was_live = bench.is_live
         snapshot = bench.snapshot(request.text("snapshot"))
-        decided = reverting.decide(bench, snapshot)
+        decided = decide(bench, snapshot)
         overlays, left = await reverting.prepare(bench, decided, keep=not discard)
         if decided.in_process:
             restart = not await reverting.in_process(bench, decided, overlays, go=not paused)
@@ -126,6 +128,7 @@ async def revert(request: Request) -> Any:
         await continuing.anew(
             request.server,
             name,
+            start=was_live or decided.memory,
             paused=paused,
             environment=request.environment(),
             step=request.tell,
@@ -141,7 +144,7 @@ async def revert(request: Request) -> Any:
         "branch": about(left.branch) if left.branch else None,
         "discarded": left.size if discard else 0,
         "left_out": list(snapshot.left_out),
-        "warnings": [],
+        "warnings": list(decided.warnings),
         "seconds": round(time.monotonic() - begun, 3),
     }
 
@@ -188,7 +191,8 @@ async def _forget(bench: Bench, gone: Sequence[Snapshot]) -> None:
     timeline = bench.timeline
     for each in gone:
         timeline = timeline.without(each.id)
-    await bench.save(timeline)
+    loose = tuple(each for each in gone if each.kind == "internal")
+    await bench.save(evolve(timeline, loose=(*timeline.loose, *loose)))
     bench.step("delete: forgotten")
     for each in gone:
         await asyncio.to_thread(store.remove_files, bench.name, each.id)

@@ -58,7 +58,8 @@ class Place:
 
     def used(self, timeline: Timeline) -> set[str]:
         """The layers that somebody needs for themselves."""
-        named = [each.layers.get(self.disk) for each in timeline.snapshots]
+        kept = (*timeline.snapshots, *timeline.loose)
+        named = [each.layers.get(self.disk) for each in kept]
         named.append(timeline.heads.get(self.disk))
         if timeline.pending is not None:
             named.append(timeline.pending.heads.get(self.disk))
@@ -104,11 +105,15 @@ def _steps(timeline: Timeline, place: Place, images: Images, used: set[str]) -> 
 
 
 def _merge(place: Place, ghost: str, child: str, images: Images, names: Mapping[str, str]) -> Step:
-    """The way that moves less. The disk's own image is what the profile names: it stays."""
-    down = images.sizes.get(child, 0) < images.sizes.get(ghost, 0)
-    push = ghost == place.own or (down and child not in images.internal)
-    if push and child in images.internal:
+    """The way that moves less. The disk's own image is what the profile names: it stays.
+
+    What an internal snapshot in the child does not hold itself it finds in the layer below, and
+    neither way would bring it that.
+    """
+    if child in images.internal:
         return Keep(ghost, f"there are internal snapshots in {child}, which stands on it")
+    down = images.sizes.get(child, 0) < images.sizes.get(ghost, 0)
+    push = ghost == place.own or down
     return Merge(
         disk=place.disk,
         ghost=names[ghost],

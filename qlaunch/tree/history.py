@@ -50,19 +50,20 @@ def history(timeline: Timeline, images: Images) -> tuple[Node, ...]:
         each.id: {disk: images.chain(disk, name) for disk, name in each.layers.items()}
         for each in timeline.snapshots
     }
+    inside = frozenset(each.id for each in timeline.snapshots if each.kind == "internal")
     here = {disk: images.chain(disk, name) for disk, name in timeline.heads.items()}
     found = [
         Node(
             id=each.id,
             snapshot=each,
-            parent=_parent(each.id, chains[each.id], chains, each.parent),
-            size=sum(images.sizes.get(chain[0], 0) for chain in chains[each.id].values() if chain),
+            parent=_parent(each.id, chains[each.id], chains, each.parent, inside),
+            size=_size(each, chains[each.id], images),
             problems=tuple(_problems(each, images)),
         )
         for each in timeline.snapshots
     ]
     size = sum(images.sizes.get(chain[0], 0) for chain in here.values() if chain)
-    parent = _parent(HERE, here, chains, timeline.current)
+    parent = _parent(HERE, here, chains, timeline.current, inside)
     present = Node(
         id=HERE, snapshot=None, parent=parent, size=size,
         problems=tuple(_head_problems(timeline, images)),
@@ -70,13 +71,24 @@ def history(timeline: Timeline, images: Images) -> tuple[Node, ...]:
     return (*found, present)
 
 
+def _size(snapshot: Snapshot, chains: Mapping[str, list[str]], images: Images) -> int:
+    """What its layers take; those that hold an internal snapshot hold other things as well."""
+    if snapshot.kind == "internal":
+        return 0
+    return sum(images.sizes.get(chain[0], 0) for chain in chains.values() if chain)
+
+
 def _parent(
     number: int,
     mine: Mapping[str, list[str]],
     chains: Mapping[int, Mapping[str, list[str]]],
     noted: int | None,
+    internal: frozenset[int],
 ) -> int | None:
-    """The nearest snapshot whose layers all lie below."""
+    """The nearest snapshot whose layers all lie below. What is made from an internal snapshot
+    stands beside the image that holds it: there the note counts."""
+    if noted in internal and noted != number:
+        return noted
     best: tuple[int, bool, int] | None = None
     for other, theirs in chains.items():
         shared = [disk for disk in theirs if disk in mine and theirs[disk]]

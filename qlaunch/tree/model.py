@@ -25,7 +25,8 @@ class Snapshot:
 
     `id` is never used again. `name` is None for what a revert left behind. `layers` maps the id of
     each disk to the image that holds it; for an internal snapshot, to the image that contains it,
-    under the name `tag`. `left_out` are the disks that keep their content when it is reverted to.
+    under the name `tag`, and `vmstate` is the disk whose image holds the memory as well, if any
+    does. `left_out` are the disks that keep their content when it is reverted to.
     `created` is in seconds since the epoch. `parent` is the snapshot that it was made from, as a
     hint: the images decide. `marks` maps a layer to its size and modification time (nanoseconds)
     at a moment when nobody could write it any more.
@@ -40,12 +41,18 @@ class Snapshot:
     left_out: tuple[str, ...] = ()
     parent: int | None = None
     tag: str | None = None
+    vmstate: str | None = None
     quiesced: bool = False
     paused: bool = False
     machine: str = ""
     cpu: str = ""
     qemu: str = ""
     marks: Mapping[str, tuple[int, int]] = field(factory=dict)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it holds memory and devices, too."""
+        return self.kind == "memory" or self.vmstate is not None
 
     @property
     def label(self) -> str:
@@ -98,7 +105,8 @@ class Timeline:
     snapshot that the present state comes from. `owned` are the layers of each disk that qlaunch
     made itself: no other file is ever removed. `next_id` numbers snapshots. `resume` says that a
     verb under way stops the guest for a moment and that it is to go on: whoever finds it stopped
-    lets it.
+    lets it. `loose` are internal snapshots that are being made or removed: whoever finds them takes
+    them out of their images.
     """
 
     version: int = TIMELINE_VERSION
@@ -111,6 +119,7 @@ class Timeline:
     merges: tuple[Merge, ...] = ()
     saved: Saved | None = None
     resume: bool = False
+    loose: tuple[Snapshot, ...] = ()
 
     def find(self, word: str) -> Snapshot | None:
         """The snapshot called `word`: its name, or its number as `#7` or `7`."""

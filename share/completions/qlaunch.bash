@@ -89,7 +89,7 @@ _qlaunch_verb() {
             values=([--set]='')
             ;;
         'snapshot')
-            options='-m --disks-only --disk --quiesce --children --keep --dry-run --ascii --json -q --quiet -v --verbose --no-color -h --help'
+            options='-m --disks-only --disk --quiesce --internal --children --keep --dry-run --ascii --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@create list tree show current rename edit delete merge prune' 'NAME' '' '')
             values=([-m]='' [--disk]='' [--keep]='')
             ;;

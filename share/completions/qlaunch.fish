@@ -207,6 +207,7 @@ complete -c qlaunch -n '__qlaunch_is snapshot' -s m -x -d 'create, edit: what it
 complete -c qlaunch -n '__qlaunch_is snapshot' -l disks-only -d 'create: without the memory'
 complete -c qlaunch -n '__qlaunch_is snapshot' -l disk -x -d 'create: this disk (again for more)'
 complete -c qlaunch -n '__qlaunch_is snapshot' -l quiesce -d 'create: have the guest flush its disks first'
+complete -c qlaunch -n '__qlaunch_is snapshot' -l internal -d 'create: inside the images; the guest stands still'
 complete -c qlaunch -n '__qlaunch_is snapshot' -l children -d 'delete: and all that was made from it'
 complete -c qlaunch -n '__qlaunch_is snapshot' -l keep -x -d 'prune: how many to keep'
 complete -c qlaunch -n '__qlaunch_is snapshot' -l dry-run -d 'prune: only say what would go'

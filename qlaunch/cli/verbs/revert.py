@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace, answer: dict[str, Any]) -> None:
+    for warning in answer["warnings"]:
+        output.note(f"{args.name}: warning: {warning}", quiet=args.quiet)
     label = answer["snapshot"]["label"]
     how = f"; QEMU was started anew: {answer['why_restarted']}" if answer["why_restarted"] else ""
     output.note(

@@ -57,6 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--quiesce", action="store_true", help="create: have the guest flush its disks first"
     )
     parser.add_argument(
+        "--internal", action="store_true", help="create: inside the images; the guest stands still"
+    )
+    parser.add_argument(
         "--children", action="store_true", help="delete: and all that was made from it"
     )
     parser.add_argument("--keep", type=int, metavar="N", help="prune: how many to keep")
@@ -104,6 +107,7 @@ def _request(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "disks_only": args.disks_only,
             "disks": args.disk,
             "quiesce": args.quiesce,
+            "internal": args.internal,
         }
     if args.action == "prune":
         return "snapshot-prune", {"keep": args.keep, "dry_run": args.dry_run}
@@ -143,6 +147,12 @@ def _created(answer: dict[str, Any]) -> str:
     if made["kind"] == "memory":
         parts.append(f"disks and memory ({short_size(answer['memory_bytes'])})")
         parts.append(f"the guest stood still for {took(answer['stopped'])}")
+    elif made["kind"] == "internal":
+        parts.append(
+            "inside the images, disks and memory" if made["memory"] else "inside the images"
+        )
+        if answer["stopped"] is not None:
+            parts.append(f"the guest stood still for {took(answer['stopped'])}")
     else:
         parts.append("disks")
     if made["left_out"]:
