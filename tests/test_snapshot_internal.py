@@ -104,6 +104,11 @@ def test_internal_and_external_snapshots_stand_beside_each_other(rig: Rig) -> No
                          ("above", (3, "onetwosix")), ("inside", (1, "one"))):  # fmt: skip
         here.revert(name)
         assert here.now() == wanted
+    here.revert("above")
+    here.create("flat", internal=True, disks_only=True)
+    here.say("+x\r")
+    here.revert("flat")  # what it does not hold itself comes from below
+    assert here.now() == (3, "onetwosix")
     # A layer that holds one is not merged away.
     here.delete("outside")
     for name, wanted in (("above", (3, "onetwosix")), ("inside", (1, "one"))):

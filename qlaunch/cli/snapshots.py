@@ -7,58 +7,36 @@ import time
 from typing import Any
 
 from qlaunch.errors import NotFoundError
-from qlaunch.machine.bench import path_of
-from qlaunch.machine.files import stands_on
+from qlaunch.machine.survey import survey
 from qlaunch.plan.model import Plan
 from qlaunch.store import machines, paths
 from qlaunch.store import timeline as store
+from qlaunch.tree.drift import drift
 from qlaunch.tree.history import HERE, Images, Node, history
 from qlaunch.tree.model import Timeline
 
 
-def read(name: str) -> tuple[Timeline, tuple[Node, ...]]:
-    """The machine's timeline, and its tree. Raises: NotFoundError, HostError."""
+def read(name: str) -> tuple[Timeline, tuple[Node, ...], tuple[str, ...]]:
+    """The machine's timeline, its tree, and what the two do not agree about.
+
+    Raises: NotFoundError, HostError.
+    """
     paths.check_name(name)
     timeline = store.load(name)
     if not timeline.snapshots and not os.path.isdir(paths.machine_state(name)):
         paths.find_profile(name)
     plan = machines.load_plan(name) or _moment(name, timeline)
-    return timeline, history(timeline, _images(timeline, plan))
+    if plan is None:
+        return timeline, history(timeline, Images(parents={}, sizes={}, paths={})), ()
+    found = survey(name, plan.profile, plan.disks, timeline)
+    # What is missing is told with the snapshot that misses it.
+    told = [each.text for each in drift(timeline, found) if each.gone is None]
+    return timeline, history(timeline, found.images), tuple(told)
 
 
 def _moment(name: str, timeline: Timeline) -> Plan | None:
     found = (store.load_moment(name, each.id) for each in reversed(timeline.snapshots))
     return next((moment[0] for moment in found if moment), None)
-
-
-def _images(timeline: Timeline, plan: Plan | None) -> Images:
-    known: dict[tuple[str, str], str] = {}
-    for disk in plan.disks if plan else ():
-        names = {*timeline.owned.get(disk.id, ()), os.path.basename(disk.image)}
-        names |= {each.layers[disk.id] for each in timeline.snapshots if disk.id in each.layers}
-        names |= {timeline.heads[disk.id]} if disk.id in timeline.heads else set()
-        known |= {(disk.id, name): path_of(disk, name) for name in names}
-    parents: dict[str, str | None] = {}
-    waiting = {*known.values()}
-    for folder in {os.path.dirname(path) for path in waiting}:
-        waiting |= _beside(folder)
-    while waiting:
-        path = waiting.pop()
-        if path in parents or not os.path.isfile(path):
-            continue
-        below = stands_on(path)
-        parents[path] = os.path.normpath(below[0]) if below else None
-        waiting |= set(below)
-    sizes = {path: os.stat(path).st_blocks * 512 for path in parents}
-    return Images(parents=parents, sizes=sizes, paths=known)
-
-
-def _beside(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.path for entry in entries if entry.is_file()}
-    except OSError:
-        return set()
 
 
 def find(name: str, timeline: Timeline, nodes: tuple[Node, ...], word: str) -> Node:

@@ -87,9 +87,9 @@ class Bench:
             return self.graph.chains[disk.id][0]
         return disk.layers[0]
 
-    def is_raw(self, disk: Disk) -> bool:
-        """Whether the disk's own image is raw: its header, if it has one, is the guest's."""
-        return any(layer.path == disk.image and layer.format == "raw" for layer in disk.layers)
+    def is_raw(self, disk: Disk, path: str) -> bool:
+        """Whether that image of the disk is raw: what looks like a header in it is the guest's."""
+        return any(layer.path == path and layer.format == "raw" for layer in disk.layers)
 
     def layer_path(self, snapshot: Snapshot, ident: str) -> str:
         return path_of(self.disk(ident), snapshot.layers[ident])

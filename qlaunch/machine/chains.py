@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import Any
 
 from attrs import evolve
@@ -61,13 +63,13 @@ def layers_at(disk: Disk, name: str, timeline: Timeline) -> tuple[Layer, ...]:
 
 
 def _layers(disk: Disk, timeline: Timeline) -> tuple[Layer, ...]:
-    raw_own = any(layer.path == disk.image and layer.format == "raw" for layer in disk.layers)
+    raws = {layer.path for layer in disk.layers if layer.format == "raw"}
     path: str | None = path_of(disk, timeline.heads[disk.id])
     ours = {disk.image, *(path_of(disk, name) for name in timeline.owned.get(disk.id, ()))}
     found: list[Layer] = []
     while path is not None:
         depth = len(found)
-        raw = raw_own and path == disk.image
+        raw = path in raws
         facts = image_facts(path, want_write=depth == 0)
         if facts.problem or not facts.exists or depth > _MAX_CHAIN:
             raise RefusedError(f"disk {disk.id}: {path}: {facts.problem or 'it is missing'}")
@@ -85,3 +87,14 @@ def _layers(disk: Disk, timeline: Timeline) -> tuple[Layer, ...]:
         )
         path = facts.backing_path if form == "qcow2" else None
     return tuple(found)
+
+
+def node_of(layers: tuple[Layer, ...]) -> dict[str, object]:
+    """The whole chain as a node for qemu-img: no name in a header is followed."""
+    top, *below = layers
+    block = stat.S_ISBLK(os.stat(top.path).st_mode)
+    file = {"driver": "host_device" if block else "file", "filename": top.path}
+    if top.format == "raw":
+        return {"driver": "raw", "file": file}
+    backing = node_of(tuple(below)) if below else None
+    return {"driver": top.format, "file": file, "backing": backing}

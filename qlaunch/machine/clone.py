@@ -25,7 +25,7 @@ from qlaunch.host.image_facts import image_facts
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
-from qlaunch.machine.chains import layers_at
+from qlaunch.machine.chains import layers_at, node_of
 from qlaunch.machine.files import Definition, walk
 from qlaunch.machine.held import definitions, held
 from qlaunch.machine.prepare import Prepared, prepare
@@ -259,7 +259,7 @@ async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
     extra = ",lazy_refcounts=off" if form == "qcow2" else ""
     options: tuple[str, ...] = ("-p", "-O", form, "-o", f"preallocation=off{extra}")
     # The whole chain is told, with its formats: no name in a header is followed.
-    source = "json:" + json.dumps(_node(copy.layers))
+    source = "json:" + json.dumps(node_of(copy.layers))
     if copy.tag is not None:
         options += ("-U", "-l", keyval(None, [("snapshot.name", copy.tag)]))
     command = ("qemu-img", "convert", *options, "--", source, target)
@@ -269,16 +269,6 @@ async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
             raise _full(target)
         raise failure(f"{copy.layers[0].path} cannot be copied", output)
     await asyncio.to_thread(_sync, target)
-
-
-def _node(layers: tuple[Layer, ...]) -> dict[str, object]:
-    top, *below = layers
-    block = stat.S_ISBLK(os.stat(top.path).st_mode)
-    file = {"driver": "host_device" if block else "file", "filename": top.path}
-    if top.format == "raw":
-        return {"driver": "raw", "file": file}
-    backing = _node(tuple(below)) if below else None
-    return {"driver": top.format, "file": file, "backing": backing}
 
 
 def _sync(path: str) -> None:

@@ -28,10 +28,11 @@ from qlaunch.host.qcow2 import ImageError
 from qlaunch.host.qcow2_snapshots import InternalSnapshot, copy_vm_state, list_internal
 from qlaunch.host.qcow2_write import STREAM_AT
 from qlaunch.host.tool import failure, percentages, run_tool
-from qlaunch.machine import memory
-from qlaunch.machine.bench import Bench, backing_name, telling
+from qlaunch.machine import chains, memory
+from qlaunch.machine.bench import Bench, backing_name, said, telling
 from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import timeline as store
+from qlaunch.tree.drift import unmarked
 from qlaunch.tree.model import Snapshot
 
 JOB = "qlaunch-internal"
@@ -166,7 +167,8 @@ async def clear(bench: Bench) -> tuple[str, ...]:
         waiting += stays
         left += [snapshot] if stays else []
         bench.step("internal: cleared")
-    await bench.save(evolve(bench.timeline, loose=tuple(left)))
+    written = {ident for each in bench.timeline.loose for ident in each.layers}
+    await bench.save(unmarked(evolve(bench.timeline, loose=tuple(left)), written))
     return tuple(waiting)
 
 
@@ -244,9 +246,9 @@ async def _copy_disk(bench: Bench, disk: Disk, source: Layer, tag: str, target: 
     below = image_facts(source.path, want_write=False).backing_path
     words: list[str] = []
     if below is not None:
-        raw = below == disk.image and bench.is_raw(disk)
+        raw = bench.is_raw(disk, below)
         words = ["-B", backing_name(target, below), "-F", "raw" if raw else _format_of(below)]
-    node = {"driver": "qcow2", "file": {"driver": "file", "filename": source.path}, "backing": None}
+    node = chains.node_of(chains.layers_at(disk, said(disk, source.path), bench.timeline))
     told, begun = bench.tell, time.monotonic()
 
     def progress(percent: float) -> None:

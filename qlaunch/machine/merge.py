@@ -219,7 +219,7 @@ async def offline(bench: Bench, merge: Merge, qemu_img: str, progress: Progress)
         words = ["commit", "-p", "-d", "-f", "qcow2", "-b", _header_name(child), "--", child]
         await _qemu_img(qemu_img, words, facts.allocated or 0, progress, child)
         return
-    raw = ghost == disk.image and bench.is_raw(disk)
+    raw = bench.is_raw(disk, ghost)
     base = None if raw else facts.backing_path
     if base is None:
         words = ["rebase", "-p", "-f", "qcow2", "-b", "", "--", child]
@@ -237,7 +237,7 @@ def _header_name(child: str) -> str:
 
 def _format(bench: Bench, ident: str, path: str) -> str:
     disk = bench.disk(ident)
-    if path == disk.image and bench.is_raw(disk):
+    if bench.is_raw(disk, path):
         return "raw"
     return image_facts(path, want_write=False).format or "raw"
 

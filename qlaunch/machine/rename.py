@@ -20,7 +20,8 @@ from qlaunch.machine import names, texts
 from qlaunch.machine.files import Definition, definition, inventory, is_outside, needed, walk
 from qlaunch.machine.held import definitions, held
 from qlaunch.profile.load import loads
-from qlaunch.store import files, paths
+from qlaunch.store import files, paths, timeline
+from qlaunch.tree.drift import unmarked
 
 REBASE_TIMEOUT = 60.0
 
@@ -92,6 +93,7 @@ async def _go_on(name: str, new: str, note: str) -> str:
     old_data, new_data = paths.machine_data(name), paths.machine_data(new)
     _move(old_data, new_data)
     await _rebase(old_data, new_data)
+    _forget_marks(new)
     _move(paths.machine_state(name), paths.machine_state(new))
     # The plan of the last start names the old folders; leases and logs hold no paths.
     files.remove(os.path.join(paths.machine_state(new), "plan.json"))
@@ -99,6 +101,14 @@ async def _go_on(name: str, new: str, note: str) -> str:
     _write_profile(note, target, new, (old_data, new_data))
     files.remove(note)
     return target
+
+
+def _forget_marks(name: str) -> None:
+    """Layers have another header now, and we know why."""
+    kept = timeline.load(name)
+    fresh = unmarked(kept, {disk for each in kept.snapshots for disk in each.marks})
+    if fresh != kept:
+        timeline.save(name, fresh)
 
 
 def _write_profile(note: str, target: str, new: str, data: tuple[str, str]) -> None:

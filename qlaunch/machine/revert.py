@@ -148,7 +148,7 @@ async def _forget(bench: Bench, overlays: dict[str, str]) -> None:
 
 def _layer_of(bench: Bench, snapshot: Snapshot, disk: Disk) -> Layer:
     path = path_of(disk, snapshot.layers[disk.id])
-    raw = path == disk.image and bench.is_raw(disk)
+    raw = bench.is_raw(disk, path)
     return Layer(node="", file_node="", path=path, format="raw" if raw else "qcow2", read_only=True)
 
 
@@ -197,7 +197,7 @@ async def _add_chain(bench: Bench, disk: Disk, top: str) -> Layer:
         below = bench.graph.node_of(disk.id, path)
         if below is not None:
             break
-        raw = path == disk.image and bench.is_raw(disk)
+        raw = bench.is_raw(disk, path)
         missing.append((path, raw))
         path = None if raw else image_facts(path, want_write=False).backing_path
     taken = set(bench.graph.nodes)

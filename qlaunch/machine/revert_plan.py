@@ -86,7 +86,7 @@ def check_layers(bench: Bench, snapshot: Snapshot) -> None:
             seen.add(path)
             path = (
                 None
-                if path == bench.disk(ident).image and bench.is_raw(bench.disk(ident))
+                if bench.is_raw(bench.disk(ident), path)
                 else (facts.backing_path if facts.format == "qcow2" else None)
             )
 

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from qlaunch.control import words
 from qlaunch.errors import ConflictError, NotFoundError, PhaseError, TimedOutError, UsageError
-from qlaunch.machine import keys, screen
+from qlaunch.machine import keys, screen, survey
 from qlaunch.machine.launch import Order
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
@@ -81,8 +81,9 @@ async def up(request: Request) -> Any:
     if (going_on := await continuing.find(machine)) is not None:
         return await saving.go_on(request, prepared, going_on, begun)
     prepared.raise_errors()
+    told = await asyncio.to_thread(survey.at_start, prepared.plan)
     actor = request.server.host(machine)
-    await start(actor, prepared, request)
+    await start(actor, prepared, request, told)
     return await started(actor, prepared, begun)
 
 
@@ -95,7 +96,9 @@ def _already(actor: Actor, profile: str) -> ConflictError:
     return ConflictError(f"{actor.name} is {actor.state} already{pid}", hint=hint)
 
 
-async def start(actor: Actor, prepared: Prepared, request: Request) -> None:
+async def start(
+    actor: Actor, prepared: Prepared, request: Request, told: tuple[Finding, ...] = ()
+) -> None:
     """Launch a prepared machine on behalf of a request."""
     name = actor.name
 
@@ -110,7 +113,7 @@ async def start(actor: Actor, prepared: Prepared, request: Request) -> None:
         qemu_img=prepared.facts.host.qemu_img,
         paused=request.flag("paused"),
         environment=request.environment(),
-        warnings=_warnings(prepared),
+        warnings=(*_warnings(prepared), *(finding.to_dict() for finding in told)),
         step=step,
     )
     await actor.start(order)
@@ -349,6 +352,7 @@ VERBS: dict[str, Callable[[Request], Awaitable[Any]]] = {
     "snapshot-edit": snapshots.edit,
     "snapshot-delete": snapshots.delete,
     "snapshot-prune": snapshots.prune,
+    "snapshot-sync": snapshots.sync,
     "revert": snapshots.revert,
     "media": media.change,
     "jobs": snapshots.jobs,

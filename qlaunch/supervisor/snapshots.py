@@ -14,12 +14,14 @@ from qlaunch.machine import revert as reverting
 from qlaunch.machine import snapshot as taking
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.revert_plan import decide
+from qlaunch.machine.survey import survey
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from qlaunch.supervisor import continuing
 from qlaunch.supervisor.benches import bench_of
 from qlaunch.supervisor.collecting import Collector
 from qlaunch.supervisor.request import Request
+from qlaunch.tree import drift as drifting
 from qlaunch.tree.model import Snapshot, Timeline
 
 LONGEST_TEXT = 4000
@@ -147,6 +149,42 @@ async def revert(request: Request) -> Any:
         "warnings": list(decided.warnings),
         "seconds": round(time.monotonic() - begun, 3),
     }
+
+
+# ---- what somebody else did ---------------------------------------------------------------------
+
+
+async def sync(request: Request) -> Any:
+    """Compare images and timeline; with `take_over` the timeline follows the images."""
+    name, take_over = paths.check_name(request.text("name")), request.flag("take_over")
+    not_merging(request, name)
+    async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
+        looked = await asyncio.to_thread(
+            survey, name, bench.plan.profile, bench.plan.disks, bench.timeline
+        )
+        found = drifting.drift(bench.timeline, looked)
+        before = {each.id for each in bench.timeline.snapshots}
+        if take_over and found:
+            await bench.save(drifting.taken_over(bench.timeline, found, looked))
+            for each in found:
+                if each.gone is not None:
+                    await asyncio.to_thread(store.remove_files, name, each.gone)
+        fresh = [each for each in bench.timeline.snapshots if each.id not in before]
+    return {
+        "name": name,
+        "drift": [_drift(each) for each in found],
+        "added": [about(each) for each in fresh],
+    }
+
+
+def _drift(each: drifting.Drift) -> dict[str, Any]:
+    if each.found is not None:
+        would, done = f"it would become the snapshot {each.found.name}", "it is a snapshot now"
+    elif each.gone is not None:
+        would, done = "the snapshot would be forgotten", "the snapshot is forgotten"
+    else:
+        would, done = "it would be taken as it is now", "it is taken as it is now"
+    return {"text": each.text, "would": would, "taken_over": done}
 
 
 # ---- what merges and removes layers -------------------------------------------------------------

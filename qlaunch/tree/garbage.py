@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 
+from qlaunch.tree.drift import unmarked
 from qlaunch.tree.model import Merge, Snapshot, Timeline
 
 
@@ -131,6 +132,8 @@ def after(timeline: Timeline, step: Unlink | Merge) -> Timeline:
     content now. After a merge that layer is one that nobody needs: the next step removes it."""
     if isinstance(step, Unlink):
         return evolve(timeline, owned=_without(timeline, step.disk, step.layer))
+    # What stands on either has another header now.
+    timeline = unmarked(timeline, [step.disk])
     merges = tuple(
         each for each in timeline.merges if (each.disk, each.ghost) != (step.disk, step.ghost)
     )
@@ -157,5 +160,4 @@ def _moved(layers: Mapping[str, str], step: Merge) -> dict[str, str]:
 
 
 def _moved_snapshot(snapshot: Snapshot, step: Merge) -> Snapshot:
-    marks = {name: mark for name, mark in snapshot.marks.items() if name != step.child}
-    return evolve(snapshot, layers=_moved(snapshot.layers, step), marks=marks)
+    return evolve(snapshot, layers=_moved(snapshot.layers, step))

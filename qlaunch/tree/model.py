@@ -28,8 +28,8 @@ class Snapshot:
     under the name `tag`, and `vmstate` is the disk whose image holds the memory as well, if any
     does. `left_out` are the disks that keep their content when it is reverted to.
     `created` is in seconds since the epoch. `parent` is the snapshot that it was made from, as a
-    hint: the images decide. `marks` maps a layer to its size and modification time (nanoseconds)
-    at a moment when nobody could write it any more.
+    hint: the images decide. `marks` maps a disk to the size and modification time (nanoseconds) of
+    its layer at a moment when nobody could write it any more.
     """
 
     id: int

@@ -89,8 +89,8 @@ _qlaunch_verb() {
             values=([--set]='')
             ;;
         'snapshot')
-            options='-m --disks-only --disk --quiesce --internal --children --keep --dry-run --ascii --json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@create list tree show current rename edit delete merge prune' 'NAME' '' '')
+            options='-m --disks-only --disk --quiesce --internal --children --keep --dry-run --take-over --ascii --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@create list tree show current rename edit delete merge prune sync' 'NAME' '' '')
             values=([-m]='' [--disk]='' [--keep]='')
             ;;
         'revert')

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = (
     "create", "list", "tree", "show", "current", "rename", "edit", "delete", "merge", "prune",
+    "sync",
 )  # fmt: skip
 _READING = ("list", "tree", "show", "current")
 # Which take a snapshot's name, and which must have it.
@@ -38,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  qlaunch snapshot tree xp                     what comes from what, and where you are\n"
         "  qlaunch revert xp before-sp3                 go back\n"
         "  qlaunch snapshot delete xp before-sp3        its content stays in what follows\n"
-        "  qlaunch snapshot prune xp --keep 10          all but the ten newest"
+        "  qlaunch snapshot prune xp --keep 10          all but the ten newest\n"
+        "  qlaunch snapshot sync xp                     did somebody else work on the images?"
     )
     parser.add_argument("action", choices=_ACTIONS, help="what to do")
     parser.add_argument("name", metavar="NAME", help="the machine")
@@ -64,6 +66,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep", type=int, metavar="N", help="prune: how many to keep")
     parser.add_argument("--dry-run", action="store_true", help="prune: only say what would go")
+    parser.add_argument(
+        "--take-over", action="store_true", help="sync: believe the images, whatever they say"
+    )
     parser.add_argument("--ascii", action="store_true", help="tree: draw with plain letters")
 
 
@@ -109,6 +114,8 @@ def _request(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "quiesce": args.quiesce,
             "internal": args.internal,
         }
+    if args.action == "sync":
+        return "snapshot-sync", {"take_over": args.take_over}
     if args.action == "prune":
         return "snapshot-prune", {"keep": args.keep, "dry_run": args.dry_run}
     more = {
@@ -126,6 +133,8 @@ def _tell(args: argparse.Namespace, answer: dict[str, Any]) -> None:
         output.note(f"{args.name}: warning: {warning}", quiet=args.quiet)
     if args.action == "create":
         output.note(f"{args.name}: {_created(answer)}", quiet=args.quiet)
+    elif args.action == "sync":
+        _tell_drift(args, answer)
     elif "would_delete" in answer:
         labels = ", ".join(each["label"] for each in answer["would_delete"]) or "nothing"
         output.note(f"{args.name}: would delete {labels}", quiet=args.quiet)
@@ -139,6 +148,19 @@ def _tell(args: argparse.Namespace, answer: dict[str, Any]) -> None:
             output.note(f"  {kept['layer']} stays: {kept['reason']}", quiet=args.quiet)
     else:
         output.note(f"{args.name}: {answer['snapshot']['label']} is changed", quiet=args.quiet)
+
+
+def _tell_drift(args: argparse.Namespace, answer: dict[str, Any]) -> None:
+    if not answer["drift"]:
+        output.note(f"{args.name}: images and snapshots agree", quiet=args.quiet)
+    for each in answer["drift"]:
+        output.note(f"{args.name}: {each['text']}", quiet=args.quiet)
+        done = each["taken_over"] if args.take_over else each["would"]
+        output.note(f"  {done}", quiet=args.quiet)
+    if answer["drift"] and not args.take_over:
+        output.note(
+            f"`qlaunch snapshot sync {args.name} --take-over` does all that", quiet=args.quiet
+        )
 
 
 def _created(answer: dict[str, Any]) -> str:
@@ -166,7 +188,7 @@ def _created(answer: dict[str, Any]) -> str:
 def _read(args: argparse.Namespace) -> int:
     from qlaunch.cli import snapshots
 
-    timeline, nodes = snapshots.read(args.name)
+    timeline, nodes, drift = snapshots.read(args.name)
     rows = [snapshots.plain(args.name, node, timeline) for node in nodes]
     if args.action == "show":
         node = snapshots.find(args.name, timeline, nodes, args.snapshot)
@@ -182,13 +204,19 @@ def _read(args: argparse.Namespace) -> int:
         else:
             output.note(f"{args.name} comes from no snapshot", quiet=args.quiet)
     elif args.json:
-        output.print_json({"name": args.name, "snapshots": rows[:-1], "here": rows[-1]})
+        output.print_json(
+            {"name": args.name, "snapshots": rows[:-1], "here": rows[-1], "drift": list(drift)}
+        )
     elif args.action == "list":
         _print_list(rows[:-1])
     else:
         _print_tree(args, rows)
     if args.action in ("list", "tree") and not args.json:
         _print_problems(rows, args)
+        for text in drift:
+            output.note(f"{args.name}: {text}", quiet=args.quiet)
+        if drift:
+            output.note(f"  `qlaunch snapshot sync {args.name}` says more", quiet=args.quiet)
     return 0
 
 

@@ -1,0 +1,130 @@
+"""Looking at all images of a machine: what stands on what, what is in them, who names them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+
+from qlaunch.errors import BusyError, PhaseError
+from qlaunch.host.qcow2 import ImageError
+from qlaunch.host.qcow2_snapshots import list_internal
+from qlaunch.machine.bench import path_of
+from qlaunch.machine.claims import Claims, claimants
+from qlaunch.machine.files import stands_on
+from qlaunch.plan.model import Disk, Plan
+from qlaunch.plan.notes import Finding
+from qlaunch.store import machines
+from qlaunch.store import timeline as store
+from qlaunch.tree.drift import Inside, Survey, drift, marked
+from qlaunch.tree.history import Images
+from qlaunch.tree.model import Timeline
+
+
+def survey(name: str, profile: str | None, disks: Sequence[Disk], timeline: Timeline) -> Survey:
+    """Look at the images of the machine `name`: those that the timeline names, those below them,
+    and what lies beside them. Nothing is locked, nothing is changed."""
+    images = images_of(disks, timeline)
+    own = {disk.id: os.path.normpath(disk.image) for disk in disks if not disk.layers[0].read_only}
+    heads = {
+        disk.id: path_of(disk, timeline.heads.get(disk.id, disk.image))
+        for disk in disks
+        if disk.id in own
+    }
+    known = set(images.paths.values()) | set(own.values())
+    strangers = [
+        path
+        for path, parent in images.parents.items()
+        if path not in known and parent in images.parents
+    ]
+    claims: dict[str, str] = {}
+    if strangers:
+        found = Claims.of(claimants(name, profile))
+        claims = {path: who for path in strangers if (who := found.who_names(path)) is not None}
+    raw = {disk.image for disk in disks if any(layer.format == "raw" and layer.path == disk.image
+                                               for layer in disk.layers)}  # fmt: skip
+    return Survey(
+        disks=own,
+        heads=heads,
+        images=images,
+        inside={path: _inside(path) for path in images.parents if path not in raw},
+        marks={path: mark for path in images.parents if (mark := _mark(path)) is not None},
+        claims=claims,
+    )
+
+
+def images_of(disks: Iterable[Disk], timeline: Timeline) -> Images:
+    """The images of these disks, those below them, and those beside them."""
+    known: dict[tuple[str, str], str] = {}
+    for disk in disks:
+        names = {*timeline.owned.get(disk.id, ()), os.path.basename(disk.image)}
+        kept = (*timeline.snapshots, *timeline.loose)
+        names |= {each.layers[disk.id] for each in kept if disk.id in each.layers}
+        names |= {timeline.heads[disk.id]} if disk.id in timeline.heads else set()
+        known |= {(disk.id, name): path_of(disk, name) for name in names}
+    parents: dict[str, str | None] = {}
+    waiting = {*known.values()}
+    for folder in {os.path.dirname(path) for path in waiting}:
+        waiting |= _beside(folder)
+    while waiting:
+        path = waiting.pop()
+        if path in parents or not os.path.isfile(path):
+            continue
+        below = stands_on(path)
+        parents[path] = os.path.normpath(below[0]) if below else None
+        waiting |= set(below)
+    sizes = {path: os.stat(path).st_blocks * 512 for path in parents}
+    return Images(parents=parents, sizes=sizes, paths=known)
+
+
+def _beside(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.path for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
+
+
+def _inside(path: str) -> tuple[Inside, ...]:
+    try:
+        found = list_internal(path)
+    except (ImageError, OSError):
+        return ()
+    return tuple(
+        Inside(tag=each.name, created=each.created, memory=each.vm_state > 0) for each in found
+    )
+
+
+def _mark(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def at_start(plan: Plan) -> tuple[Finding, ...]:
+    """Note size and date of the layers that nobody writes to any more, for a machine that is about
+    to start. Returns: warnings of what has changed since it was noted. Raises: HostError."""
+    timeline = store.load(plan.name)
+    if not timeline.snapshots:
+        return ()
+    found = survey(plan.name, plan.profile, plan.disks, timeline)
+    with contextlib.suppress(BusyError, PhaseError):  # then it does not start either
+        handle = machines.lock(plan.name)
+        try:
+            if store.load(plan.name) == timeline:
+                store.save(plan.name, marked(timeline, found))
+        finally:
+            os.close(handle)
+    return tuple(
+        Finding(
+            level="warning",
+            where=plan.name,
+            message=each.text,
+            hint=f"`qlaunch snapshot sync {plan.name}` says what can be done",
+            cause="host",
+        )
+        for each in drift(timeline, found)
+        if each.changed is not None
+    )
