@@ -16,7 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from qlaunch.aio import finish
-from qlaunch.errors import CommandError, HostError, QlaunchError, TimedOutError
+from qlaunch.errors import CommandError, HostError, QlaunchError, RefusedError, TimedOutError
 from qlaunch.host.newfile import write_error
 from qlaunch.host.qcow2_write import STREAM_AT, create_overlay, read_wrapped, wrap_stream
 from qlaunch.host.reserve import give_back, reserve
@@ -27,8 +27,7 @@ from qlaunch.store import files
 TAG = "qlaunch"
 FD_NAME = "qlaunch-memory"
 LOAD_JOB = "qlaunch-load"
-# Bytes a second; QEMU's own limit is 128 MiB.
-BANDWIDTH = 1 << 40
+BANDWIDTH = 1 << 40  # bytes a second; QEMU's own limit is 128 MiB
 # Video memory, firmware and the state of devices, besides the memory.
 SPARE_ROOM = 256 << 20
 STOP_TIMEOUT = 30.0
@@ -57,6 +56,16 @@ class Report:
     stopped: float
     bytes: int
     seconds: float
+
+
+async def check_allowed(session: Session) -> None:
+    """Raises: RefusedError when there is a device whose state QEMU cannot save: NVMe for one."""
+    state: dict[str, Any] = await session.execute("query-migrate")
+    if reasons := state.get("blocked-reasons"):
+        raise RefusedError(
+            f"{session.name}: its memory cannot be saved: {reasons[0]}",
+            hint="`snapshot create --disks-only` takes the disks alone",
+        )
 
 
 async def save_live(

@@ -125,6 +125,8 @@ async def create(bench: Bench, wish: Wish) -> Made:
     disks = chosen(bench, wish)
     with_memory = wish.memory and bench.is_live
     check_phase(bench)
+    if with_memory:
+        await memory.check_allowed(bench.session)
     snapshot = Snapshot(
         id=bench.timeline.next_id,
         name=name,

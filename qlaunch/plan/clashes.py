@@ -13,7 +13,7 @@ from qlaunch.plan.model import Plan
 # device, called like one of an item `tpm0`.
 _DEVICES = (
     r"qmp|monitor|spice|vnc|tpm|usb|usb-uhci[0-9]|scsi0|ahci0|fdc0|video0|sound0|sound0-codec"
-    r"|vser0|rng0|balloon0|watchdog0|panic0|redir[0-9]+|rp[0-9]+"
+    r"|vser0|rng0|balloon0|watchdog0|panic0|generation0|redir[0-9]+|rp[0-9]+"
 )
 _NODES = "firmware|nvram|tpm0"
 _RESERVED = {

@@ -265,7 +265,7 @@ def _share(draft: Draft, wish: wish_of.Share) -> Share:
 
 
 def extras(draft: Draft) -> Iterator[Device]:
-    """Random numbers, balloon, watchdog, panic notifier."""
+    """Random numbers, balloon, watchdog, panic notifier, generation id."""
     machine = draft.profile.machine
     if machine.rng:
         yield draft.device("machine.rng", "rng0", "virtio-rng-pci", {"rng": "rng0-source"})
@@ -276,3 +276,5 @@ def extras(draft: Draft) -> Iterator[Device]:
         yield draft.device("machine.watchdog", "watchdog0", machine.watchdog, {})
     if machine.panic:
         yield draft.device("machine.panic", "panic0", "pvpanic", {})
+    if machine.generation_id:
+        yield draft.device("machine.generation_id", "generation0", "vmgenid", {"guid": "auto"})

@@ -94,6 +94,11 @@ class Machine:
         "A pvpanic device, by which the guest tells that it crashed.",
         otherwise="true for Linux, else false (Windows XP would show its new-hardware wizard)",
     )
+    generation_id: bool | None = key.boolean(
+        "A VM generation id, by which a guest learns that it was reverted (Windows 8, Linux 5.18"
+        " and later). Going back to a snapshot with memory starts QEMU anew then.",
+        otherwise="true for Windows 10 and 11, else false",
+    )
 
 
 @frozen(kw_only=True)

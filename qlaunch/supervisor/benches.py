@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from qlaunch.errors import NotFoundError
+from qlaunch.errors import CommandError, NotFoundError
+from qlaunch.machine import plug
 from qlaunch.machine.bench import Bench, Tell
 from qlaunch.machine.prepare import prepare
 from qlaunch.store import machines, paths, timeline
+from qlaunch.supervisor import unplugging
 from qlaunch.supervisor.actor import Actor, Kind
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.server import Server
+
+
+SETTLE_TIMEOUT = 2.0
+_POLL = 0.01
 
 
 @contextlib.asynccontextmanager
@@ -28,6 +36,7 @@ async def bench_of(server: Server, name: str, kind: Kind, tell: Tell) -> AsyncIt
         await server.adopt_strays()
     actor = server.actors.get(name)
     if actor is not None:
+        await unplugging.wait(actor)
         async with live_bench(actor, kind, tell) as bench:
             yield bench
         return
@@ -60,6 +69,7 @@ async def live_bench(actor: Actor, kind: Kind, tell: Tell) -> AsyncIterator[Benc
             machine=machine,
             tell=tell,
         )
+        await _settle(bench)
         await bench.look()
         await bench.reconcile()
         try:
@@ -67,6 +77,25 @@ async def live_bench(actor: Actor, kind: Kind, tell: Tell) -> AsyncIterator[Benc
         finally:
             if machine.session is not None and not machine.process.ended:
                 actor.note_state(await machine.run_state())
+
+
+async def _settle(bench: Bench) -> None:
+    """Disks that have just left the machine leave its plan, too.
+
+    A device is gone from QEMU's list a moment before it lets go of its image (7.2).
+    """
+    machine = bench.machine
+    assert machine is not None
+    until = time.monotonic() + SETTLE_TIMEOUT
+    while True:
+        try:
+            await plug.settle(machine)
+            break
+        except CommandError:
+            if time.monotonic() > until:
+                raise
+        await asyncio.sleep(_POLL)
+    bench.plan = machine.plan
 
 
 def profile_of(name: str) -> str:

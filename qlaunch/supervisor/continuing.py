@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, RefusedError
 from qlaunch.host.gather import recent_host_facts
-from qlaunch.machine import chains, moment
+from qlaunch.machine import chains, clock, moment
 from qlaunch.machine.launch import Order, Step
 from qlaunch.plan.model import Plan
 from qlaunch.store import machines
@@ -20,6 +20,7 @@ from qlaunch.supervisor import power
 from qlaunch.tree.model import Timeline
 
 if TYPE_CHECKING:
+    from qlaunch.supervisor.actor import Actor
     from qlaunch.supervisor.server import Server
 
 
@@ -146,4 +147,13 @@ async def anew(
         incoming=found.memory if found is not None else None,
         before_go=found.done if found is not None else None,
     )
-    await server.host(name).start(order)
+    actor = server.host(name)
+    await actor.start(order)
+    if found is not None and not paused:
+        set_clock(server, actor)
+
+
+def set_clock(server: Server, actor: Actor) -> None:
+    """Have the clock of a guest set that goes on from memory; nobody waits for it."""
+    if actor.machine is not None:
+        server.tasks.create_task(clock.set_right(actor.machine))

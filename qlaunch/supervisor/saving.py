@@ -29,6 +29,7 @@ async def save(request: Request) -> Any:
     actor = await request.actor()
     async with live_bench(actor, "saving", request.tell) as bench:
         check_phase(bench)
+        await memory.check_allowed(bench.session)
         report = await _write(bench)
     # From here on the memory counts, and the guest has not run since.
     await finish(power.kill(actor, lambda name, text, seconds: None))

@@ -135,6 +135,8 @@ async def revert(request: Request) -> Any:
             environment=request.environment(),
             step=request.tell,
         )
+    elif was_live and decided.memory and not paused:
+        continuing.set_clock(request.server, request.server.actors[name])
     if discard:
         request.server.collect(name)
     return {
