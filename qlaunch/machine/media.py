@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,15 @@ from qlaunch.host.image_facts import image_facts
 from qlaunch.machine import live
 from qlaunch.machine.machine import Machine
 from qlaunch.plan.model import Drive, Layer
+from qlaunch.profile.load import load
+from qlaunch.qmp.session import Session
+from qlaunch.store import paths
 
 # How long a guest has for letting go of a CD that it was asked to give out.
 EJECT_TIMEOUT = 5.0
+# Seconds in which a CD that was made gets into its drive.
+SWEEP_AGE = 60.0
+_ATTEMPTS = 5
 _POLL = 0.05
 _FDSET = "/dev/fdset/"
 
@@ -138,6 +145,19 @@ def _read_only(drive: Drive) -> bool:
     return drive.kind == "cdrom" or drive.medium is None or drive.medium.read_only
 
 
+def sweep(name: str, profile: str, used: set[str | None]) -> None:
+    """Remove the CDs that were made of files for the machine and are in no drive any more. One that
+    is being made just now is too young for that."""
+    folder = os.path.join(paths.machine_data(name), "media")
+    with contextlib.suppress(OSError, QlaunchError):
+        kept = used | {drive.path for drive in load(profile, name=name).cdrom}
+        for entry in os.listdir(folder):
+            path = os.path.join(folder, entry)
+            young = time.time() - os.stat(path).st_mtime < SWEEP_AGE
+            if entry.startswith("files-") and path not in kept and not young:
+                os.unlink(path)
+
+
 async def change(
     machine: Machine, drive: Drive, path: str | None, *, force: bool, tell: Tell
 ) -> Tray:
@@ -228,10 +248,10 @@ async def _swap(machine: Machine, drive: Drive, before: Tray, fresh: Layer | Non
     session, qdev = machine.talk(), drive.device.id
     try:
         if before.node is not None:
-            await session.execute("blockdev-remove-medium", {"id": qdev})
+            await _while_open(session, "blockdev-remove-medium", {"id": qdev})
         if fresh is not None:
             arguments = {"id": qdev, "node-name": fresh.node}
-            await session.execute("blockdev-insert-medium", arguments)
+            await _while_open(session, "blockdev-insert-medium", arguments)
     except CommandError:
         if before.node is not None:  # back in with it
             with contextlib.suppress(CommandError):
@@ -250,6 +270,18 @@ async def _swap(machine: Machine, drive: Drive, before: Tray, fresh: Layer | Non
     await machine.change_plan(evolve(machine.plan, drives=drives))
     if before.node is not None:
         await _remove(machine, before.node, before.file_node)
+
+
+async def _while_open(session: Session, command: str, arguments: dict[str, Any]) -> None:
+    """Execute what needs an open tray; a guest may close it again meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            await session.execute(command, arguments)
+            return
+        except CommandError as error:
+            if "not open" not in error.message or attempt == _ATTEMPTS - 1:
+                raise
+        await session.execute("blockdev-open-tray", {"id": arguments["id"], "force": True})
 
 
 async def _remove(machine: Machine, node: str, file_node: str | None) -> None:

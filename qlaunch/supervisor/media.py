@@ -37,8 +37,10 @@ async def change(request: Request) -> Any:
         tray = await media.change(
             machine, drive, path, force=request.flag("force"), tell=request.tell
         )
+        used = {found.path for found in await media.trays(machine)}
     if request.flag("persist"):
         await asyncio.to_thread(_write, name, drive.kind, drive.id, path)
+    await asyncio.to_thread(media.sweep, name, profile_of(name), used)
     return {
         "name": name,
         "changed": about(tray),
@@ -82,6 +84,7 @@ async def _stopped(request: Request, name: str, path: str | None, *, eject: bool
         if path is not None:
             await asyncio.to_thread(media.check_file, found[0], path)
         await asyncio.to_thread(_write, name, found[0].kind, found[0].id, path)
+        await asyncio.to_thread(media.sweep, name, profile_of(name), {path})
     finally:
         os.close(handle)
     about_it = {"drive": found[0].id, "kind": found[0].kind, "file": path, "open": False}

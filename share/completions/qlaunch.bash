@@ -104,9 +104,9 @@ _qlaunch_verb() {
             values=([--cancel]='' [--limit]='')
             ;;
         'media')
-            options='--eject --force --persist --json -q --quiet -v --verbose --no-color -h --help'
+            options='--files --eject --force --persist --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' 'FILE*')
-            values=()
+            values=([--files]='FILE')
             ;;
         'disk')
             options='--json -q --quiet -v --verbose --no-color -h --help'

@@ -237,6 +237,7 @@ complete -c qlaunch -n '__qlaunch_is jobs' -l no-color -d 'print no colours'
 complete -c qlaunch -n '__qlaunch_is jobs' -s h -l help -d 'show this help and end'
 complete -c qlaunch -n '__qlaunch_is media' -a '(qlaunch __names)'
 complete -c qlaunch -n '__qlaunch_is media' -F
+complete -c qlaunch -n '__qlaunch_is media' -l files -rF -d 'make a CD of a folder or of files'
 complete -c qlaunch -n '__qlaunch_is media' -l eject -d 'take the medium out'
 complete -c qlaunch -n '__qlaunch_is media' -l force -d 'also when the guest holds it shut'
 complete -c qlaunch -n '__qlaunch_is media' -l persist -d 'write it into the profile too'
