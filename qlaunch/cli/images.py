@@ -69,7 +69,7 @@ def disks_of(name: str) -> tuple[Disk, ...]:
 
 def create(args: argparse.Namespace) -> int:
     from qlaunch.cli.verbs.disk import absolute, size_of
-    from qlaunch.host.images import create_image, image_facts
+    from qlaunch.host.images import create_image, image_contents
 
     path, backing = absolute(args.file) or "", absolute(args.backing)
     size = size_of(args.size, "SIZE") if args.size else None
@@ -79,7 +79,7 @@ def create(args: argparse.Namespace) -> int:
         raise UsageError(f"{format_size(size)} is not a whole number of sectors (512 bytes)")
     form = None
     if backing is not None:
-        facts = image_facts(backing, want_write=False)
+        facts = image_contents(backing)
         form = "qcow2" if facts.format == "qcow2" else "raw"
         if size is not None and facts.virtual_size and size < facts.virtual_size:
             raise UsageError(
@@ -92,7 +92,7 @@ def create(args: argparse.Namespace) -> int:
             path, image_format=args.format, size=size, backing=backing, backing_format=form
         )
     )
-    made = image_facts(path, want_write=False)
+    made = image_contents(path)
     if args.json:
         output.print_json({"file": path, "format": args.format, "size": made.virtual_size,
                            "backing": backing})  # fmt: skip
@@ -244,10 +244,10 @@ def _layers(args: argparse.Namespace, stack: contextlib.ExitStack) -> Iterator[t
     from qlaunch.plan.model import Layer
 
     if not is_machine(args.image):
-        from qlaunch.host.image_facts import image_facts
+        from qlaunch.host.image_facts import image_contents
 
         path = file_of(args.image)
-        form = image_facts(path, want_write=False).format
+        form = image_contents(path).format
         yield (
             Layer(node="", file_node="", path=path, format="qcow2" if form == "qcow2" else "raw"),
             "",
@@ -323,7 +323,7 @@ def _won(path: str, before: int, after: int) -> str:
 
 def _compactable(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Layer]:
     """The images to be compacted: those that their machines write to."""
-    from qlaunch.host.image_facts import image_facts
+    from qlaunch.host.image_facts import image_contents
     from qlaunch.machine.claims import Claims, claimants
     from qlaunch.machine.held import held
     from qlaunch.plan.model import Layer
@@ -345,6 +345,6 @@ def _compactable(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[
         raise RefusedError(
             f"{path}: {who}", hint="compact it by its machine: qlaunch disk compact NAME"
         )
-    facts = image_facts(path, want_write=False)
+    facts = image_contents(path)
     form = "qcow2" if facts.format == "qcow2" else "raw"
     return [Layer(node="", file_node="", path=path, format="qcow2" if form == "qcow2" else "raw")]

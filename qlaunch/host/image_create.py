@@ -13,7 +13,7 @@ from attrs import frozen
 from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, HostError, NotFoundError, RefusedError
 from qlaunch.facts import ImageFacts
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.host.newfile import FULL, part_file, publish, remove_stale, write_error
 from qlaunch.host.tool import Output, percentages, run_tool
 from qlaunch.units import short_size
@@ -96,7 +96,7 @@ def _check(order: _Order) -> None:
 
 
 def _size_of(backing: str, backing_format: str | None) -> int:
-    facts = image_facts(backing, want_write=False)
+    facts = image_contents(backing)
     _must_be_there(facts, "backing file")
     size = facts.file_size if backing_format == "raw" else facts.virtual_size
     if size is None:
@@ -105,7 +105,7 @@ def _size_of(backing: str, backing_format: str | None) -> int:
 
 
 def _template(path: str, declared: str | None, size: int | None) -> ImageFacts:
-    facts = image_facts(os.path.abspath(path), want_write=False)
+    facts = image_contents(os.path.abspath(path))
     _must_be_there(facts, "template")
     if declared == "raw":
         # A raw file is never looked into: what its guest wrote there is no header.

@@ -32,12 +32,23 @@ def image_facts(path: str, *, want_write: bool) -> ImageFacts:
     Nothing is changed and nothing is waited for. Whatever is wrong is in the answer's `problem`
     and `hint`; nothing is raised.
     """
+    return _facts(path, want_write=want_write, want_holder=True)
+
+
+def image_contents(path: str) -> ImageFacts:
+    """What a reader finds at the absolute `path`, and not who else has it open: to name that
+    process, the descriptors of all processes are looked at (10 ms with 250 of them)."""
+    return _facts(path, want_write=False, want_holder=False)
+
+
+def _facts(path: str, *, want_write: bool, want_holder: bool) -> ImageFacts:
     facts = ImageFacts(path=path)
     try:
         with _opened(path, want_write=want_write) as (fd, writable):
-            return _look(
-                fd, evolve(facts, exists=True, readable=True, writable=writable), want_write
-            )
+            facts = evolve(facts, exists=True, readable=True, writable=writable)
+            if want_holder:
+                facts = evolve(facts, holder=lock_holder(fd, want_write=want_write))
+            return _look(fd, facts, want_write)
     except FileNotFoundError:
         return _absent(facts, want_write)
     except FileProblem as problem:
@@ -132,7 +143,6 @@ def _look(fd: int, facts: ImageFacts, want_write: bool) -> ImageFacts:
     if want_write and not facts.writable:
         told = why_not(facts.path, PermissionError(errno.EACCES, ""), write=True)
         facts = evolve(facts, problem=told.message, hint=told.hint)
-    facts = evolve(facts, holder=lock_holder(fd, want_write=want_write))
     try:
         return _with_header(facts, read_header(fd, size))
     except ImageError as error:

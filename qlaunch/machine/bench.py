@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import define, evolve
 
 from qlaunch.aio import finish
-from qlaunch.argv.graph import Command, Graph, read_graph
+from qlaunch.argv.graph import Command, Graph
 from qlaunch.errors import CommandError, NotFoundError, PhaseError, RefusedError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.machine import live
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.steps import step
@@ -125,13 +125,7 @@ class Bench:
         """Read the block graph of the running QEMU; the heads and the plan are corrected to it."""
         if self.machine is None:
             return
-        session = self.session
-        self.graph = read_graph(
-            [disk.id for disk in self.plan.disks],
-            await session.execute("query-blockstats"),
-            await session.execute("query-named-block-nodes", {"flat": True}),
-            await live.sets(session),
-        )
+        self.graph = await live.read(self.session, [disk.id for disk in self.plan.disks])
         for disk in self.plan.disks:
             if not self.graph.chains.get(disk.id):
                 raise PhaseError(f"{self.name}: QEMU does not know the disk {disk.id} any more")
@@ -201,7 +195,7 @@ class Bench:
 
 def virtual_size(layer: Layer) -> int:
     """The size of the disk that a layer holds, in bytes. Raises: RefusedError."""
-    facts = image_facts(layer.path, want_write=False)
+    facts = image_contents(layer.path)
     size = facts.file_size if layer.format == "raw" else facts.virtual_size
     if size is None:
         raise RefusedError(f"the size of {layer.path} cannot be told: {facts.problem or 'missing'}")

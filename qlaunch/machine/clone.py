@@ -21,7 +21,7 @@ from qlaunch.argv.keyval import keyval
 from qlaunch.errors import BusyError, HostError, NotFoundError, RefusedError, UsageError
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.image_create import CONVERT_TIMEOUT
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
@@ -142,7 +142,7 @@ def _at_snapshot(prepared: Prepared, word: str, *, linked: bool) -> tuple[Prepar
 
 def _link(copy: Copy, target: str) -> None:
     base = copy.layers[0]
-    facts = image_facts(base.path, want_write=False)
+    facts = image_contents(base.path)
     size = facts.file_size if base.format == "raw" else facts.virtual_size
     create_overlay(target, size=size or 0, backing=base.path, backing_format=base.format)
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from qlaunch.errors import QlaunchError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.machine.bench import Bench, path_of
 from qlaunch.machine.claims import Claims, claimants
 from qlaunch.machine.files import stands_on, walk
@@ -74,6 +74,6 @@ def _there(files: Iterable[str]) -> list[str]:
 
 def _has_internal(path: str) -> bool:
     try:
-        return image_facts(path, want_write=False).internal_snapshots > 0
+        return image_contents(path).internal_snapshots > 0
     except QlaunchError:
         return True

@@ -22,7 +22,7 @@ from qlaunch.argv import graph
 from qlaunch.argv.graph import Command
 from qlaunch.argv.keyval import keyval
 from qlaunch.errors import CommandError, ConflictError, HostError, RefusedError, TimedOutError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.host.newfile import FULL, part_file, publish, remove_stale, write_error
 from qlaunch.host.qcow2 import ImageError
 from qlaunch.host.qcow2_snapshots import InternalSnapshot, copy_vm_state, list_internal
@@ -243,7 +243,7 @@ async def extract(bench: Bench, snapshot: Snapshot, targets: Mapping[str, str]) 
 
 async def _copy_disk(bench: Bench, disk: Disk, source: Layer, tag: str, target: str) -> None:
     remove_stale(target)
-    below = image_facts(source.path, want_write=False).backing_path
+    below = image_contents(source.path).backing_path
     words: list[str] = []
     if below is not None:
         raw = bench.is_raw(disk, below)
@@ -276,7 +276,7 @@ async def _copy_disk(bench: Bench, disk: Disk, source: Layer, tag: str, target: 
 
 
 def _format_of(path: str) -> str:
-    return "qcow2" if image_facts(path, want_write=False).format == "qcow2" else "raw"
+    return "qcow2" if image_contents(path).format == "qcow2" else "raw"
 
 
 async def extract_memory(bench: Bench, snapshot: Snapshot) -> str:

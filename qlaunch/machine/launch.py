@@ -26,7 +26,7 @@ from qlaunch.errors import (
 )
 from qlaunch.host.images import create_image
 from qlaunch.host.process import Process
-from qlaunch.machine import memory, scope
+from qlaunch.machine import memory_load, scope
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.handles import Opened, open_all
@@ -301,7 +301,7 @@ async def _begin(machine: Machine, order: Order, password: str | None, since: in
     try:
         if order.incoming is not None:
             begun = time.monotonic()
-            await memory.load_incoming(machine.talk(), order.incoming)
+            await memory_load.load_incoming(machine.talk(), order.incoming)
             order.step("memory", "loaded", time.monotonic() - begun)
         await machine.begin(
             paused=order.paused,

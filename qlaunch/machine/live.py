@@ -1,10 +1,13 @@
-"""Files for a QEMU that runs: handed over by descriptor, known again by the path they came from."""
+"""Images of a QEMU that runs: what it has open, as a graph, and new files handed over to it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
+from qlaunch.argv.graph import Graph, read_graph
 from qlaunch.errors import CommandError, HostError
 from qlaunch.qmp.session import Session
 
@@ -64,3 +67,18 @@ async def sets(session: Session) -> dict[int, str]:
         if opaque is not None:
             found[entry["fdset-id"]] = path_of(opaque)
     return found
+
+
+async def read(session: Session, disks: Iterable[str]) -> Graph:
+    """The block graph of a running QEMU that has the disks of these ids.
+
+    Raises: CommandError, SessionLostError, TimedOutError.
+    """
+    # Each answer waits until the guest lets QEMU's main loop have a turn (1 ms while it writes);
+    # asked together, they share the wait.
+    stats, nodes, known = await asyncio.gather(
+        session.execute("query-blockstats"),
+        session.execute("query-named-block-nodes", {"flat": True}),
+        sets(session),
+    )
+    return read_graph(disks, stats, nodes, known)

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from qlaunch.aio import finish
 from qlaunch.errors import CommandError, ConflictError, NotFoundError, QlaunchError, RefusedError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents, image_facts
 from qlaunch.machine import live
 from qlaunch.machine.machine import Machine
 from qlaunch.plan.model import Drive, Layer
@@ -122,7 +122,7 @@ def check_file(drive: Drive, path: str) -> None:
 
     Raises: NotFoundError, RefusedError, ConflictError with what to do.
     """
-    facts = image_facts(path, want_write=not _read_only(drive))
+    facts = image_contents(path) if _read_only(drive) else image_facts(path, want_write=True)
     if not facts.exists:
         raise NotFoundError(f"{path} is not there; what is inserted stays")
     if facts.problem:
@@ -136,7 +136,7 @@ def check_file(drive: Drive, path: str) -> None:
         raise RefusedError(f"{path} is empty")
     if drive.kind == "floppy" and facts.file_size > 2949120:
         raise RefusedError(f"{path} is larger than a floppy, 2.88 MB")
-    if facts.holder and not _read_only(drive):
+    if facts.holder:
         raise ConflictError(f"{path} is in use by {facts.holder}")
 
 

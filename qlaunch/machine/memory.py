@@ -1,7 +1,8 @@
-"""The memory of a running machine: written to a file while it runs, and brought back.
+"""The memory of a running machine, written to a file while it runs.
 
 A memory file is QEMU's migration stream with qcow2 metadata around it (`host.qcow2_write`). So one
-file serves both ways: the running QEMU loads it as a VM state, a new one as a migration.
+file serves both ways: the running QEMU loads it as a VM state, a new one as a migration
+(`machine.memory_load`).
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ from typing import Any
 from attrs import frozen
 
 from qlaunch.aio import finish
-from qlaunch.errors import CommandError, HostError, QlaunchError, RefusedError, TimedOutError
+from qlaunch.errors import CommandError, QlaunchError, RefusedError, TimedOutError
 from qlaunch.host.newfile import write_error
-from qlaunch.host.qcow2_write import STREAM_AT, create_overlay, read_wrapped, wrap_stream
+from qlaunch.host.qcow2_write import STREAM_AT, wrap_stream
 from qlaunch.host.reserve import give_back, reserve
-from qlaunch.machine import live
 from qlaunch.qmp.session import Session
 from qlaunch.store import files
 
 TAG = "qlaunch"
 FD_NAME = "qlaunch-memory"
-LOAD_JOB = "qlaunch-load"
 BANDWIDTH = 1 << 40  # bytes a second; QEMU's own limit is 128 MiB
 # Video memory, firmware and the state of devices, besides the memory.
 SPARE_ROOM = 256 << 20
@@ -34,16 +33,11 @@ STOP_TIMEOUT = 30.0
 # A dead disk must not keep the guest stopped for ever; memory is written at disk speed.
 SAVE_TIMEOUT = 3600.0
 FIRST_PAGE_TIMEOUT = 60.0
-LOAD_TIMEOUT = 3600.0
 CANCEL_TIMEOUT = 30.0
 _BACKGROUND = "background-snapshot"
 _POLL, _POLL_MOST = 0.001, 0.1
 
 Progress = Callable[[int, int], None]
-
-
-class MemoryLoadError(CommandError):
-    """The memory could not be loaded. This QEMU is in no state to go on; a new one may be."""
 
 
 @frozen(kw_only=True)
@@ -269,132 +263,3 @@ async def _until_cancelled(session: Session) -> None:
         if state.get("status") not in ("setup", "active", "device", "cancelling"):
             return
         await asyncio.sleep(_POLL)
-
-
-# ---- bringing it back ---------------------------------------------------------------------------
-
-
-def check_file(path: str) -> int:
-    """A descriptor of the memory file at `path`. Raises: HostError, RefusedError."""
-    fd = live.open_file(path, os.O_RDONLY)
-    try:
-        read_wrapped(fd, path)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-async def load_in_process(session: Session, path: str, *, node: str = "memory") -> None:
-    """Load the memory file at `path` into the stopped machine; the file stays as it is.
-
-    Raises: RefusedError, HostError when the file cannot be used: nothing has happened then;
-    MemoryLoadError: the machine must not go on in this QEMU then.
-    """
-    os.close(check_file(path))
-    nodes = [f"{node}-raw-file", f"{node}-raw", f"{node}-cow-file", f"{node}-cow", node]
-    sets: list[int] = []
-    made: list[str] = []
-    try:
-        for command in await _load_nodes(session, path, nodes, sets):
-            await session.execute("blockdev-add", command)
-            made.append(str(command["node-name"]))
-        await _run_load(session, node)
-    finally:
-        await finish(_remove(session, made, sets))
-
-
-async def _load_nodes(
-    session: Session, path: str, names: list[str], sets: list[int]
-) -> list[dict[str, Any]]:
-    """The nodes over a memory file. QEMU counts references in it while it loads; that goes to an
-    overlay which is thrown away."""
-    raw_file, raw, cow_file, cow, top = names
-    overlay = f"{path}.load"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(overlay)  # of a load that was cut off
-    size = os.stat(path).st_size
-    create_overlay(overlay, size=size, backing=None, backing_format=None)
-    try:
-        sets.append(await live.hand_over(session, path, write=False))
-        sets.append(await live.hand_over(session, overlay, write=True))
-    finally:
-        os.unlink(overlay)
-    return [
-        {"driver": "file", "node-name": raw_file, "filename": f"/dev/fdset/{sets[0]}",
-         "read-only": True, "auto-read-only": False},
-        {"driver": "raw", "node-name": raw, "file": raw_file, "read-only": True},
-        {"driver": "file", "node-name": cow_file, "filename": f"/dev/fdset/{sets[1]}",
-         "cache": {"direct": False, "no-flush": True}},
-        {"driver": "qcow2", "node-name": cow, "file": cow_file, "backing": raw,
-         "cache": {"direct": False, "no-flush": True}},
-        {"driver": "qcow2", "node-name": top, "file": cow, "backing": None,
-         "cache": {"direct": False, "no-flush": True}},
-    ]  # fmt: skip
-
-
-async def _run_load(session: Session, node: str) -> None:
-    arguments = {"job-id": LOAD_JOB, "tag": TAG, "vmstate": node, "devices": [node]}
-    try:
-        await session.execute("snapshot-load", arguments)
-        async with asyncio.timeout(LOAD_TIMEOUT):
-            while True:
-                jobs: list[dict[str, Any]] = await session.execute("query-jobs")
-                mine = next((job for job in jobs if job["id"] == LOAD_JOB), None)
-                if mine is None or mine["status"] == "concluded":
-                    break
-                await asyncio.sleep(_POLL)
-        if mine is not None:
-            await session.execute("job-dismiss", {"id": LOAD_JOB})
-    except TimeoutError:
-        raise MemoryLoadError(f"the memory was not loaded in {LOAD_TIMEOUT:g} s") from None
-    except CommandError as error:
-        raise MemoryLoadError(f"the memory could not be loaded: {error.message}") from error
-    if mine is not None and mine.get("error"):
-        raise MemoryLoadError(f"the memory could not be loaded: {mine['error']}")
-
-
-async def _remove(session: Session, nodes: list[str], sets: list[int]) -> None:
-    with contextlib.suppress(QlaunchError):
-        for name in reversed(nodes):
-            await session.execute("blockdev-del", {"node-name": name})
-        for number in sets:
-            await live.take_back(session, number)
-
-
-async def load_incoming(session: Session, path: str, *, progress: Progress | None = None) -> None:
-    """Load the memory file at `path` into a QEMU that was started with `-incoming defer`. The guest
-    is stopped afterwards.
-
-    Raises: RefusedError, HostError for the file; CommandError with QEMU's words, SessionLostError
-    when it ended over it, TimedOutError.
-    """
-    fd = check_file(path)
-    try:
-        os.lseek(fd, STREAM_AT, os.SEEK_SET)
-        await session.execute("migrate-set-parameters", {"max-bandwidth": BANDWIDTH})
-        await session.send_fd(fd, FD_NAME)
-    finally:
-        os.close(fd)
-    await session.execute("migrate-incoming", {"uri": f"fd:{FD_NAME}"})
-    pause = _POLL
-    try:
-        async with asyncio.timeout(LOAD_TIMEOUT):
-            while (state := await _incoming(session))["status"] != "completed":
-                ram = state.get("ram") or {}
-                if progress is not None:
-                    progress(int(ram.get("transferred", 0)), int(ram.get("total", 0)))
-                await asyncio.sleep(pause)
-                pause = min(_POLL_MOST, pause * 1.5)
-    except TimeoutError:
-        raise TimedOutError(f"the memory was not loaded in {LOAD_TIMEOUT:g} s") from None
-
-
-async def _incoming(session: Session) -> dict[str, Any]:
-    state: dict[str, Any] = await session.execute("query-migrate")
-    state.setdefault("status", "none")
-    if state["status"] in ("failed", "cancelled"):
-        raise HostError(
-            f"the saved memory could not be loaded: {state.get('error-desc') or state['status']}"
-        )
-    return state

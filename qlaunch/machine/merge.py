@@ -18,7 +18,7 @@ from attrs import evolve
 from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import BusyError, CommandError, TimedOutError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.host.tool import failure, percentages, run_tool
 from qlaunch.machine import live
 from qlaunch.machine.bench import Bench, backing_name, path_of
@@ -214,7 +214,7 @@ async def offline(bench: Bench, merge: Merge, qemu_img: str, progress: Progress)
     child, ghost = path_of(disk, merge.child), path_of(disk, merge.ghost)
     await bench.save(evolve(bench.timeline, merges=noted(bench, merge)))
     bench.step("merge: noted")
-    facts = image_facts(ghost, want_write=False)
+    facts = image_contents(ghost)
     if merge.way == "push":
         words = ["commit", "-p", "-d", "-f", "qcow2", "-b", _header_name(child), "--", child]
         await _qemu_img(qemu_img, words, facts.allocated or 0, progress, child)
@@ -232,14 +232,14 @@ async def offline(bench: Bench, merge: Merge, qemu_img: str, progress: Progress)
 
 def _header_name(child: str) -> str:
     """How the child itself calls its backing file, which is how qemu-img finds it in the chain."""
-    return image_facts(child, want_write=False).backing or ""
+    return image_contents(child).backing or ""
 
 
 def _format(bench: Bench, ident: str, path: str) -> str:
     disk = bench.disk(ident)
     if bench.is_raw(disk, path):
         return "raw"
-    return image_facts(path, want_write=False).format or "raw"
+    return image_contents(path).format or "raw"
 
 
 async def adopt_children(

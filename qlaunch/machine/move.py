@@ -18,7 +18,7 @@ from qlaunch.errors import (
     QlaunchError,
     RefusedError,
 )
-from qlaunch.host.images import image_facts
+from qlaunch.host.image_facts import image_contents, image_facts
 from qlaunch.host.newfile import write_error
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import live, plug_notes, plug_texts
@@ -139,7 +139,7 @@ async def move_stopped(bench: Bench, disk: Disk, new: str, progress: Progress) -
 
 async def _stand_absolutely(bench: Bench, disk: Disk, path: str) -> None:
     """Have the header of an image call what it stands on by its whole path."""
-    facts = image_facts(path, want_write=False)
+    facts = image_contents(path)
     if disk.layers[0].format == "raw" or facts.backing is None or facts.backing.startswith("/"):
         return
     below = disk.layers[1]

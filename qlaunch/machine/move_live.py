@@ -246,13 +246,7 @@ async def drop_nodes(session: Session, layers: list[Layer]) -> None:
 
 
 async def _graph(machine: Machine) -> graph.Graph:
-    session = machine.talk()
-    return graph.read_graph(
-        [disk.id for disk in machine.plan.disks],
-        await session.execute("query-blockstats"),
-        await session.execute("query-named-block-nodes", {"flat": True}),
-        await live.sets(session),
-    )
+    return await live.read(machine.talk(), [disk.id for disk in machine.plan.disks])
 
 
 async def _active_path(machine: Machine, note: Move) -> str:

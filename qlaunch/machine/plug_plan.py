@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from qlaunch.argv import plug
 from qlaunch.errors import ConflictError, NotFoundError, RefusedError, UsageError
-from qlaunch.host.image_facts import chain_facts, image_facts
+from qlaunch.host.image_facts import chain_facts, image_contents
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.claims import Claims, claimants, steps
 from qlaunch.machine.files import stands_on, walk
@@ -150,7 +150,7 @@ def _format(wish: Wish) -> str | None:
     could make it look like something else."""
     if wish.file is None or (wish.size is not None and not os.path.lexists(wish.file)):
         return None
-    facts = image_facts(wish.file, want_write=False)
+    facts = image_contents(wish.file)
     if not facts.exists and not facts.problem:
         raise NotFoundError(f"{wish.file} is not there", hint="--size 20GiB makes it")
     if facts.format == "raw" and not facts.problem:

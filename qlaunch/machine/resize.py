@@ -12,7 +12,7 @@ from attrs import frozen
 from qlaunch.aio import finish
 from qlaunch.argv import plug
 from qlaunch.errors import HostError, PhaseError, RefusedError, UsageError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents, image_facts
 from qlaunch.host.newfile import FULL, write_error
 from qlaunch.host.tool import run_tool
 from qlaunch.machine.bench import Bench, virtual_size
@@ -104,7 +104,7 @@ async def _offline(bench: Bench, layer: Layer, size: int) -> None:
 
 def _room(layer: Layer, size: int) -> list[str]:
     """A warning where the file system cannot hold all that the guest may write."""
-    facts = image_facts(layer.path, want_write=False)
+    facts = image_contents(layer.path)
     free, used = facts.free_space or 0, facts.allocated or 0
     if size - used <= free:
         return []

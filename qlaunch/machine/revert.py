@@ -25,8 +25,8 @@ from attrs import evolve, frozen
 from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import QlaunchError
-from qlaunch.host.image_facts import image_facts
-from qlaunch.machine import internal, live, memory, moment
+from qlaunch.host.image_facts import image_contents
+from qlaunch.machine import internal, live, memory_load, moment
 from qlaunch.machine.bench import Bench, path_of, said
 from qlaunch.machine.revert_plan import Revert
 from qlaunch.machine.snapshot import (
@@ -59,7 +59,7 @@ async def left_behind(bench: Bench, revert: Revert, *, keep: bool) -> Left:
     heads = {disk.id: bench.active(disk) for disk in revert.disks}
     size, lost = 0, []
     for disk in revert.disks:
-        facts = await asyncio.to_thread(image_facts, heads[disk.id].path, want_write=False)
+        facts = await asyncio.to_thread(image_contents, heads[disk.id].path)
         if heads[disk.id].path == disk.image or not is_empty(facts.file_size, facts.virtual_size):
             size += facts.allocated or 0
             lost.append(said(disk, heads[disk.id].path))
@@ -199,7 +199,7 @@ async def _add_chain(bench: Bench, disk: Disk, top: str) -> Layer:
             break
         raw = bench.is_raw(disk, path)
         missing.append((path, raw))
-        path = None if raw else image_facts(path, want_write=False).backing_path
+        path = None if raw else image_contents(path).backing_path
     taken = set(bench.graph.nodes)
     for each, raw in reversed(missing):
         active = each == top
@@ -227,7 +227,7 @@ async def load(bench: Bench, snapshot: Snapshot, *, with_memory: bool) -> None:
     Raises: MemoryLoadError: this QEMU must not go on then.
     """
     if with_memory:
-        await memory.load_in_process(
+        await memory_load.load_in_process(
             bench.session, store.file_of(bench.name, snapshot.id, "memory")
         )
     else:
@@ -286,7 +286,7 @@ async def in_process(bench: Bench, revert: Revert, overlays: dict[str, str], *, 
         raise
     try:
         await load(bench, revert.snapshot, with_memory=revert.memory)
-    except memory.MemoryLoadError as error:
+    except memory_load.MemoryLoadError as error:
         assert bench.machine is not None
         bench.machine.log.say(f"{error.message}; starting QEMU anew with it")
         return False

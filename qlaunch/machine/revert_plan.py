@@ -7,7 +7,7 @@ import os
 from attrs import frozen
 
 from qlaunch.errors import RefusedError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.machine import chains, internal
 from qlaunch.machine.bench import Bench
 from qlaunch.plan.model import Disk, Layer, Plan
@@ -74,7 +74,7 @@ def check_layers(bench: Bench, snapshot: Snapshot) -> None:
         path: str | None = bench.layer_path(snapshot, ident)
         seen: set[str] = set()
         while path is not None:
-            facts = image_facts(path, want_write=False)
+            facts = image_contents(path)
             problem = facts.problem or (None if facts.exists else "it is missing")
             if path in seen:
                 problem = "it stands on itself"

@@ -210,8 +210,7 @@ async def make_overlays(bench: Bench, below: dict[str, Layer]) -> dict[str, str]
     sizes = {ident: virtual_size(layer) for ident, layer in below.items()}
     paths = await note_new(bench, list(below))
     try:
-        for ident, path in paths.items():
-            await finish(asyncio.to_thread(_make_overlay, path, below[ident], sizes[ident]))
+        await finish(asyncio.to_thread(_make_overlays, paths, below, sizes))
     except BaseException:
         await finish(forget_layers(bench, list(paths.values())))
         raise
@@ -232,10 +231,11 @@ async def note_new(bench: Bench, idents: Sequence[str]) -> dict[str, str]:
     return paths
 
 
-def _make_overlay(path: str, below: Layer, size: int) -> None:
-    create_overlay(
-        path, size=size, backing=backing_name(path, below.path), backing_format=below.format
-    )
+def _make_overlays(paths: dict[str, str], below: dict[str, Layer], sizes: dict[str, int]) -> None:
+    for ident, path in paths.items():
+        layer = below[ident]
+        name = backing_name(path, layer.path)
+        create_overlay(path, size=sizes[ident], backing=name, backing_format=layer.format)
 
 
 async def _create_live(

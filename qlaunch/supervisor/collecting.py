@@ -16,7 +16,7 @@ from attrs import Factory, define, evolve
 
 from qlaunch.aio import finish
 from qlaunch.errors import BusyError, CommandError, QlaunchError
-from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_facts import image_contents
 from qlaunch.machine import internal
 from qlaunch.machine import merge as merging
 from qlaunch.machine.bench import Bench, path_of, telling
@@ -191,7 +191,7 @@ class Collector:
         self.removed += 1
 
     async def _remove(self, path: str) -> None:
-        self.freed += image_facts(path, want_write=False).allocated or 0
+        self.freed += image_contents(path).allocated or 0
         await asyncio.to_thread(files.remove, path)
 
     # ---- telling --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from qlaunch.aio import finish
-from qlaunch.errors import ConflictError, RefusedError
+from qlaunch.errors import ConflictError, PhaseError, RefusedError
 from qlaunch.host.gather import recent_host_facts
 from qlaunch.machine import chains, clock, moment
 from qlaunch.machine.launch import Order, Step
@@ -157,3 +157,13 @@ def set_clock(server: Server, actor: Actor) -> None:
     """Have the clock of a guest set that goes on from memory; nobody waits for it."""
     if actor.machine is not None:
         server.tasks.create_task(clock.set_right(actor.machine))
+
+
+def refuse_half_done(name: str) -> None:
+    """Raises: PhaseError when the guest must not run: its memory and its disks do not fit."""
+    timeline = store.load(name)
+    if timeline.pending is not None or timeline.saved is not None:
+        raise PhaseError(
+            f"{name}: a revert or a save was cut off, so it must not go on as it is",
+            hint=f"`qlaunch kill {name}`, then `qlaunch up {name}` finishes it",
+        )

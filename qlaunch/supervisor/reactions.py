@@ -11,7 +11,7 @@ from qlaunch.machine import stop
 from qlaunch.machine.machine import Machine, quietly
 from qlaunch.qmp.session import Event
 from qlaunch.store import machines
-from qlaunch.supervisor import policy, unplugging
+from qlaunch.supervisor import policy
 
 if TYPE_CHECKING:
     from qlaunch.supervisor.actor import Actor
@@ -37,6 +37,8 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
         if actor.operation is None or actor.operation.kind == "resetting":
             actor.note_state(await machine.run_state())
     elif event.name == "DEVICE_DELETED":
+        from qlaunch.supervisor import unplugging
+
         unplugging.note_gone(actor, machine, event)
     elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
         machine.log.say(f"{event.name}: {dict(event.data)}")

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from qlaunch.errors import QlaunchError
-from qlaunch.machine import internal, memory
+from qlaunch.machine import internal, memory, memory_load
 from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.snapshot import drop_unused_nodes
@@ -69,7 +69,7 @@ async def _finish_revert(bench: Bench) -> bool:
     await bench.session.execute("stop", timeout=reverting.STOP_TIMEOUT)
     try:
         await reverting.load(bench, snapshot, with_memory=pending.memory)
-    except memory.MemoryLoadError as error:
+    except memory_load.MemoryLoadError as error:
         bench.machine.log.say(f"{error.message}; starting QEMU anew with it")
         return False
     await reverting.conclude(bench, go=bench.timeline.resume)

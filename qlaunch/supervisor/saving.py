@@ -9,7 +9,6 @@ from typing import Any
 from attrs import evolve
 
 from qlaunch.aio import finish
-from qlaunch.errors import PhaseError
 from qlaunch.machine import memory
 from qlaunch.machine.bench import Bench, telling
 from qlaunch.machine.prepare import Prepared
@@ -96,13 +95,3 @@ async def go_on(
     )
     answer = await started(request.server.actors[name], prepared, begun)
     return {**answer, "continued": found.why}
-
-
-def refuse_half_done(name: str) -> None:
-    """Raises: PhaseError when the guest must not run: its memory and its disks do not fit."""
-    timeline = store.load(name)
-    if timeline.pending is not None or timeline.saved is not None:
-        raise PhaseError(
-            f"{name}: a revert or a save was cut off, so it must not go on as it is",
-            hint=f"`qlaunch kill {name}`, then `qlaunch up {name}` finishes it",
-        )

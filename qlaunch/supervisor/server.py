@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlaunch import __version__
 from qlaunch.aio import finish
@@ -18,11 +18,12 @@ from qlaunch.host.sockets import bind_unix
 from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
-from qlaunch.supervisor.collecting import Collector
-from qlaunch.supervisor.recovering import recover
 from qlaunch.supervisor.request import Request
 from qlaunch.supervisor.requests import VERBS
 from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
+
+if TYPE_CHECKING:
+    from qlaunch.supervisor.collecting import Collector
 
 # How long a supervisor without machines and clients waits for more work.
 IDLE_GRACE = 1.0
@@ -144,11 +145,16 @@ class Server:
         known = set(self.actors)
         await adopt_all(self.tasks, self.actors, self.note_change)
         fresh = [actor for name, actor in self.actors.items() if name not in known]
-        await asyncio.gather(*(guarded(recover(self, actor)) for actor in fresh))
+        if fresh:
+            from qlaunch.supervisor.recovering import recover
+
+            await asyncio.gather(*(guarded(recover(self, actor)) for actor in fresh))
 
     def collect(self, name: str) -> Collector:
         """Begin to merge and remove the layers of `name` that nobody needs; what does that already
         is returned."""
+        from qlaunch.supervisor.collecting import Collector
+
         collector = self.collectors.get(name)
         if collector is None:
             collector = self.collectors[name] = Collector(server=self, name=name)

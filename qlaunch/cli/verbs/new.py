@@ -124,10 +124,10 @@ def _check_size(option: str, size: str | None, least: int) -> None:
 
 def _iso(said: str) -> str:
     """The absolute path of the CD image. Raises: NotFoundError, QlaunchError, UsageError."""
-    from qlaunch.host.images import image_facts
+    from qlaunch.host.images import image_contents
 
     path = os.path.abspath(os.path.expanduser(said))
-    facts = image_facts(path, want_write=False)
+    facts = image_contents(path)
     if facts.problem is not None:
         raise QlaunchError(f"--iso: {said!r}: {facts.problem}", hint=facts.hint)
     if not facts.exists:
