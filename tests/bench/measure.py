@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import process
+from tests.bench import process, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -30,10 +30,13 @@ class Effort:
     ps: int
     idle: float
     adoptions: int
+    travels: int
 
 
-FULL = Effort(starts={1: 41, 20: 15, 60: 5}, commands={1: 15, 20: 5}, ps=40, idle=5.0, adoptions=3)
-QUICK = Effort(starts={1: 5, 20: 2}, commands={1: 3, 20: 1}, ps=5, idle=2.0, adoptions=1)
+FULL = Effort(
+    starts={1: 41, 20: 15, 60: 5}, commands={1: 15, 20: 5}, ps=40, idle=5.0, adoptions=3, travels=15
+)
+QUICK = Effort(starts={1: 5, 20: 2}, commands={1: 3, 20: 1}, ps=5, idle=2.0, adoptions=1, travels=3)
 
 
 def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
@@ -64,6 +67,7 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
     for count in effort.starts:
         say(f"adoption of {count}")
         yield _adoption(place, count, effort)
+    yield from travel.measure(place, effort.travels, say)
 
 
 def _starts(place: Place, floor: Floor, count: int, rounds: int) -> Iterator[Figure]:
