@@ -83,6 +83,17 @@ def test_a_revert_that_discards_says_how_much_and_removes_it(here: Traveller) ->
     assert len([name for name in here.layers() if name.startswith("disk0")]) == 2
 
 
+def test_a_verb_waits_for_the_layers_that_the_one_before_removes(here: Traveller) -> None:
+    here.create("one")
+    for _ in range(5):
+        here.say("+again\r")
+        here.revert("one", discard=True)
+        here.create(disks_only=True)
+        here.delete(here.labels()[-1])
+    here.settle()
+    assert here.labels() == ["one"]
+
+
 def test_an_untouched_present_makes_no_branch(here: Traveller) -> None:
     here.create("first")
     here.rig.ask("pause", name="demo")

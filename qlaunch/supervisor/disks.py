@@ -22,7 +22,7 @@ from qlaunch.store import files, machines, paths
 from qlaunch.supervisor import unplugging
 from qlaunch.supervisor.benches import bench_of, live_bench
 from qlaunch.supervisor.request import Request
-from qlaunch.supervisor.snapshots import not_merging
+from qlaunch.supervisor.snapshots import until_merged
 from qlaunch.units import MAX_SIZE, format_size, short_size
 
 # ---- plugging in --------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ async def attach(request: Request) -> Any:
     name = paths.check_name(request.text("name"))
     actor = await request.actor()
     await unplugging.wait(actor)
-    not_merging(request, name)
+    await until_merged(request, name)
     async with live_bench(actor, "plugging", request.tell) as bench:
         check_phase(bench)
         planned = await plan_plug(bench, wish)
@@ -139,7 +139,7 @@ async def detach(request: Request) -> Any:
     name, persist = paths.check_name(request.text("name")), request.flag("persist")
     actor = await request.actor()
     await unplugging.wait(actor)
-    not_merging(request, name)
+    await until_merged(request, name)
     async with live_bench(actor, "plugging", request.tell) as bench:
         check_phase(bench)
         disk, profile = bench.disk(request.text("disk")), bench.plan.profile
@@ -209,7 +209,7 @@ async def resize_disk(request: Request) -> Any:
     if size is None:
         raise UsageError("how large?", hint="30GiB, or +10GiB for that much more")
     name = paths.check_name(request.text("name"))
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "changing", request.tell) as bench:
         disk = bench.disk(request.text("disk"))
         if disk.create is not None and not bench.is_live:
@@ -269,7 +269,7 @@ async def move_disk(request: Request) -> Any:
     if type(speed) is not int or speed < 0:
         raise UsageError("the speed is a number of bytes a second")
     name = paths.check_name(request.text("name"))
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "changing", request.tell) as bench:
         disk = bench.disk(request.text("disk"))
         new = move.target_of(disk, target)

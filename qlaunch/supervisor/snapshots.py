@@ -25,6 +25,7 @@ from qlaunch.tree import drift as drifting
 from qlaunch.tree.model import Snapshot, Timeline
 
 LONGEST_TEXT = 4000
+MERGE_PATIENCE = 3.0
 
 
 def about(snapshot: Snapshot) -> dict[str, Any]:
@@ -42,8 +43,14 @@ def about(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def not_merging(request: Request, name: str) -> None:
-    """Raises: BusyError while layers of the machine are being merged."""
+async def until_merged(request: Request, name: str) -> None:
+    """Wait a moment for layers that are being merged: most merges are done before anyone looks.
+
+    Raises: BusyError when it takes longer.
+    """
+    job = request.server.collectors.get(name)
+    if job is not None and job.task is not None:
+        await asyncio.wait({job.task}, timeout=MERGE_PATIENCE)
     job = request.server.collectors.get(name)
     if job is not None:
         raise BusyError(
@@ -68,7 +75,7 @@ async def create(request: Request) -> Any:
         raise UsageError(
             "--quiesce goes with --disks-only: with the memory nothing has to be flushed",
         )
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         made = await taking.create(bench, wish)
     return {
@@ -115,7 +122,7 @@ async def revert(request: Request) -> Any:
     discard, paused = request.flag("discard"), request.flag("paused")
     if discard and request.flag("keep_current"):
         raise UsageError("--keep-current and --discard exclude each other")
-    not_merging(request, name)
+    await until_merged(request, name)
     restart = False
     async with bench_of(request.server, name, "reverting", request.tell) as bench:
         was_live = bench.is_live
@@ -159,7 +166,7 @@ async def revert(request: Request) -> Any:
 async def sync(request: Request) -> Any:
     """Compare images and timeline; with `take_over` the timeline follows the images."""
     name, take_over = paths.check_name(request.text("name")), request.flag("take_over")
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         looked = await asyncio.to_thread(
             survey, name, bench.plan.profile, bench.plan.disks, bench.timeline
@@ -195,7 +202,7 @@ def _drift(each: drifting.Drift) -> dict[str, Any]:
 async def delete(request: Request) -> Any:
     """Forget a snapshot, with `children` also all made from it; what it alone held goes."""
     name = paths.check_name(request.text("name"))
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         snapshot = bench.snapshot(request.text("snapshot"))
         gone = [snapshot]
@@ -244,7 +251,7 @@ async def prune(request: Request) -> Any:
     keep = request.args.get("keep")
     if not isinstance(keep, int) or isinstance(keep, bool) or keep < 0:
         raise UsageError("how many snapshots to keep?", hint="--keep 10")
-    not_merging(request, name)
+    await until_merged(request, name)
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         newest = sorted(bench.timeline.snapshots, key=lambda each: (each.created, each.id))
         gone = newest[: max(0, len(newest) - keep)]
