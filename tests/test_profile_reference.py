@@ -34,7 +34,7 @@ def validator() -> Any:
 
 @pytest.mark.parametrize(
     "name, text",
-    [("profile.md", reference.reference()), ("profile.schema.json", schema.schema_text())],
+    list(reference.pages().items()),
 )
 def test_the_written_docs_are_those_of_the_model(
     name: str, text: str, request: pytest.FixtureRequest

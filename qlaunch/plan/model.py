@@ -137,9 +137,39 @@ class Drive:
     medium: Layer | None = None
 
 
+Filter = Literal["clean", "mac", "none"]
+Backend = Literal["user", "passt", "netd", "rootless", "none"]
+
+
+@frozen(kw_only=True)
+class Attachment:
+    """What a network card asks of the network that it is plugged into.
+
+    `filter` says what the guest may send: `clean` its own MAC and IP addresses only and no DHCP or
+    router of its own, `mac` its own MAC address, `none` anything. `ipv4` and `ipv6` are addresses
+    that the profile reserves; without, the network gives it one by its MAC address. `forwards` are
+    ports of this computer, each as `plan.forwards.Forward` writes it; those on loopback addresses
+    are the supervisor's work. Cards without checksum offload (e1000, rtl8139, pcnet) have none.
+    """
+
+    network: str
+    mac: str
+    queues: int = 1
+    ipv4: str | None = None
+    ipv6: str | None = None
+    filter: Filter = "clean"
+    forwards: tuple[str, ...] = ()
+    hostname: str = ""
+    offload: bool = True
+
+
 @frozen(kw_only=True)
 class Nic:
-    """A network card; `netdev` is the JSON of its `-netdev`, None for a card without a cable."""
+    """A network card; `netdev` is the JSON of its `-netdev`, None for a card without a cable.
+
+    `attachment` is there where the cable is a TAP that netd, or the user's own network service
+    (`rootless`), hands over.
+    """
 
     id: str
     model: str
@@ -147,6 +177,8 @@ class Nic:
     device: Device
     netdev: Mapping[str, Any] | None = None
     forwards: tuple[str, ...] = ()
+    backend: Backend = "user"
+    attachment: Attachment | None = None
 
 
 @frozen(kw_only=True)

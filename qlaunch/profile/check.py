@@ -23,24 +23,30 @@ def check_profile(tree: Node, findings: Findings) -> tuple[Values, dict[str, str
 
     What is wrong is left out and goes to `findings`.
     """
-    return _Checker(findings).profile(tree)
+    return check_file(tree, findings, Profile)
+
+
+def check_file(tree: Node, findings: Findings, cls: type) -> tuple[Values, dict[str, str]]:
+    """The same for a file of any sort: `cls` declares its keys and tables."""
+    return _Checker(findings, cls).file(tree)
 
 
 class _Checker:
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, cls: type) -> None:
         self._findings = findings
+        self._cls = cls
         self._origins: dict[str, str] = {}
         self._ids: dict[str, tuple[str, Node]] = {}
 
-    def profile(self, tree: Node) -> tuple[Values, dict[str, str]]:
+    def file(self, tree: Node) -> tuple[Values, dict[str, str]]:
         values: Values = {}
-        entries = entries_of(Profile)
+        entries = entries_of(self._cls)
         for name, node in tree.value.items():
             if self._findings.full:
                 break
             entry = entries.get(name)
             if entry is None:
-                self._unknown(node, "", name, Profile)
+                self._unknown(node, "", name, self._cls)
             elif entry.key.kind == "table":
                 self._table(node, name, entry, values)
             elif entry.key.kind == "tables":
@@ -156,13 +162,25 @@ class _Checker:
     def _unknown(self, node: Node, table: str, name: str, cls: type) -> None:
         known = entries_of(cls)
         is_table = isinstance(node.value, dict) or _holds_tables(node)
-        what = "table" if is_table and cls is Profile else "key"
-        hint = did_you_mean(name, known) or _belongs(name, what, cls)
+        what = "table" if is_table and cls is self._cls else "key"
+        hint = did_you_mean(name, known) or self._belongs(name, what, cls)
         if hint is None:
             names = [known_name for known_name, _ in _fitting(known, what)]
             hint = f"there are: {', '.join(names)}"
         path = f"{table}.{shown_key(name)}" if table else shown_key(name)
         self._findings.add(node, path, f"there is no such {what}", hint)
+
+    def _belongs(self, name: str, what: str, cls: type) -> str | None:
+        """A hint for a key that stands in the wrong table, the usual slip in TOML."""
+        top = entries_of(self._cls)
+        if name in top and what == "key":
+            return f"{name!r} stands at the top of the file, before the first [table]"
+        homes = [
+            f"[{table}]" if entry.key.kind == "table" else f"[[{table}]]"
+            for table, entry in top.items()
+            if entry.item is not None and entry.item is not cls and name in entries_of(entry.item)
+        ]
+        return f"{name!r} is a key of {' and '.join(homes)}" if homes and len(homes) < 4 else None
 
 
 def _fitting(entries: Any, what: str) -> Iterable[tuple[str, Entry]]:
@@ -173,18 +191,6 @@ def _fitting(entries: Any, what: str) -> Iterable[tuple[str, Entry]]:
         if (entry.key.kind in ("table", "tables")) == (what == "table")
     ]
     return found or entries.items()
-
-
-def _belongs(name: str, what: str, cls: type) -> str | None:
-    """A hint for a key that stands in the wrong table, the usual slip in TOML."""
-    if name in entries_of(Profile) and what == "key":
-        return f"{name!r} stands at the top of the file, before the first [table]"
-    homes = [
-        f"[{table}]" if entry.key.kind == "table" else f"[[{table}]]"
-        for table, entry in entries_of(Profile).items()
-        if entry.item is not None and entry.item is not cls and name in entries_of(entry.item)
-    ]
-    return f"{name!r} is a key of {' and '.join(homes)}" if homes and len(homes) < 4 else None
 
 
 def _holds_tables(node: Node) -> bool:

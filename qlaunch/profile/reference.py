@@ -1,6 +1,6 @@
-"""The reference page of the profile, written from the model.
+"""The reference pages of profiles and networks, written from their models.
 
-`python -m qlaunch.profile.reference` writes `docs/profile.md` and `docs/profile.schema.json`.
+`python -m qlaunch.profile.reference` writes them and their JSON Schemas into `docs`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from qlaunch import units
 from qlaunch.profile.extends import BASE_OF_GUEST
 from qlaunch.profile.fields import Entry, Key, entries_of
 from qlaunch.profile.model import Profile
+from qlaunch.profile.network import Network
+from qlaunch.profile.network_page import NETWORK_INTRODUCTION
 from qlaunch.profile.schema import schema_text
 from qlaunch.profile.tables import Secret
 from qlaunch.profile.values import toml_example
@@ -111,9 +113,30 @@ def reference() -> str:
     return "".join(sections)
 
 
+def pages() -> dict[str, str]:
+    """Every generated page, by the name of its file in `docs`."""
+    return {
+        "profile.md": reference(),
+        "profile.schema.json": schema_text(),
+        "network.md": network_reference(),
+        "network.schema.json": schema_text(Network),
+    }
+
+
+def network_reference() -> str:
+    """The page about network files, as Markdown."""
+    top = [entry for entry in entries_of(Network).values() if entry.item is None]
+    return "".join(
+        [
+            NETWORK_INTRODUCTION + "\n".join(_rows(top)) + "\n",
+            *(_section(entry) for entry in entries_of(Network).values() if entry.item is not None),
+        ]
+    )
+
+
 def write(folder: str = DOCS_FOLDER) -> None:
-    """Write the page and the JSON Schema into `folder`."""
-    for name, text in (("profile.md", reference()), ("profile.schema.json", schema_text())):
+    """Write the pages and the JSON Schemas into `folder`."""
+    for name, text in pages().items():
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text)
 

@@ -1,4 +1,4 @@
-"""The profile's JSON Schema, for editors: completion, explanations, red lines."""
+"""The JSON Schema of profiles and networks, for editors: completion, explanations, red lines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qlaunch.profile.fields import (
     entries_of,
 )
 from qlaunch.profile.model import Profile
+from qlaunch.profile.network import Network
 from qlaunch.profile.tables import Secret
 from qlaunch.profile.toml import parse_toml
 from qlaunch.profile.values import toml_example
@@ -26,23 +27,31 @@ DURATION_PATTERN = rf"^\s*{_NUMBER}\s*(ms|s|min|h|d)\s*$"
 Schema = dict[str, Any]
 
 
-def json_schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of a profile file."""
-    classes = {e.item.__name__: e.item for e in entries_of(Profile).values() if e.item}
-    definitions = {name: _table(cls) for name, cls in classes.items()}
+_TITLES = {
+    Profile: ("qlaunch profile", "A machine that qlaunch runs, written as TOML."),
+    Network: ("qlaunch network", "A network for machines of qlaunch, written as TOML."),
+}
+
+
+def json_schema(cls: type = Profile) -> Schema:
+    """The JSON Schema (draft 2020-12) of a profile, or of another file whose keys `cls` has."""
+    classes = {e.item.__name__: e.item for e in entries_of(cls).values() if e.item}
+    definitions = {name: _table(item, inherits=cls is Profile) for name, item in classes.items()}
+    title, description = _TITLES[cls]
+    secret = {"Secret": _secret()} if cls is Profile else {}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "qlaunch profile",
-        "description": "A machine that qlaunch runs, written as TOML.",
-        **_object(Profile),
+        "title": title,
+        "description": description,
+        **_object(cls),
         "required": ["schema"],
-        "$defs": {"Secret": _secret(), **definitions},
+        "$defs": {**secret, **definitions},
     }
 
 
-def schema_text() -> str:
+def schema_text(cls: type = Profile) -> str:
     """The JSON Schema as the text of a file."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(json_schema(cls), indent=2, ensure_ascii=False) + "\n"
 
 
 def described(key: Key) -> str:
@@ -58,11 +67,12 @@ def _object(cls: type) -> Schema:
     }
 
 
-def _table(cls: type) -> Schema:
+def _table(cls: type, *, inherits: bool) -> Schema:
     table = _object(cls)
     table["description"] = (cls.__doc__ or "").strip()
     if "id" in table["properties"]:
         table["required"] = ["id"]
+    if "id" in table["properties"] and inherits:
         table["properties"]["remove"] = {
             "type": "boolean",
             "description": "true removes the inherited one with this id.",

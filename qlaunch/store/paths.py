@@ -127,15 +127,34 @@ def profile_dirs() -> list[str]:
 
 def shipped_profiles() -> str:
     """The profiles that came with qlaunch: in the package, or beside it in a checkout."""
+    return _shipped("profiles")
+
+
+def _shipped(folder: str) -> str:
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    inside = os.path.join(package, "shipped", "profiles")
-    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "profiles")
+    inside = os.path.join(package, "shipped", folder)
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), folder)
+
+
+def network_dirs(*, system: bool) -> list[str]:
+    """Where network files lie: the system's, or the user's own; then those that came with it."""
+    own = "/etc/qlaunch/networks" if system else os.path.join(config_dir(), "networks")
+    return [own, _shipped("networks")]
+
+
+def network_files(folders: list[str]) -> dict[str, str]:
+    """Every network that has a file in `folders`, with that file; earlier folders hide later."""
+    return _toml_files(folders)
 
 
 def profile_names() -> dict[str, str]:
     """Every profile that can be named, with its file; the user's own hide the others."""
+    return _toml_files(profile_dirs())
+
+
+def _toml_files(folders: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for folder in profile_dirs():
+    for folder in folders:
         try:
             entries = sorted(os.listdir(folder))
         except OSError:
