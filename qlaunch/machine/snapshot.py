@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import ConflictError, PhaseError, QlaunchError, RefusedError, UsageError
+from qlaunch.host import hugepages
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.machine import internal, live, memory, moment
 from qlaunch.machine.bench import (
@@ -261,9 +262,11 @@ async def _create_live(
         bench.step("create: transaction")
 
     report: memory.Report | None = None
+    huge: hugepages.Ranges = ()
     async with frozen_guest(bench.machine if quiesce else None):
         if snapshot.kind == "memory":
             path = store.file_of(bench.name, snapshot.id, "memory")
+            huge = await asyncio.to_thread(hugepages.find, bench.machine.process.pid)
             report = await memory.save_live(
                 bench.session, path, switch=switch, progress=telling(bench.tell, "memory")
             )
@@ -274,6 +277,8 @@ async def _create_live(
     await finish(bench.note_layers())
     if report is None:
         return made
+    if report.background and not bench.machine.process.ended:
+        await asyncio.to_thread(hugepages.give_back, bench.machine.process.pid, huge)
     warnings = () if report.background else (_stopped_words(report),)
     return evolve(made, stopped=report.stopped, memory_bytes=report.bytes, warnings=warnings)
 
