@@ -128,9 +128,16 @@ def _no_netns() -> str:
 
 def _no_spice() -> str:
     folders = ("/usr/lib/*/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
-    if any(glob.glob(f"{folder}/ui-spice-core.so") for folder in folders):
-        return ""
-    return "QEMU's SPICE module (ui-spice-core.so) is not installed"
+    if not any(glob.glob(f"{folder}/ui-spice-core.so") for folder in folders):
+        return "QEMU's SPICE module (ui-spice-core.so) is not installed"
+    words = ("Xvfb", "aplay", "remote-viewer", "spice-vdagentd", "xclip", "xkbcomp", "xrandr")
+    missing = [word for word in words if not find_program(word)]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    client = "import gi; gi.require_version('SpiceClientGLib', '2.0')"
+    if not _succeeds("/usr/bin/python3", "-c", client):
+        return "not installed: gir1.2-spiceclientglib-2.0, python3-gi"
+    return ""
 
 
 def _no_systemd() -> str:

@@ -324,6 +324,13 @@ DISPLAY = {
     "SPICE that is not installed": Wish(
         text="[display]\nspice = true\n", without=("chardev-spicevmc",)
     ),
+    "SPICE with a fallback": Wish(
+        text="[display]\nspice = true\nfallback = true\nport = 5930\n",
+        without=("chardev-spicevmc",),
+    ),
+    "a desktop without SPICE": Wish(
+        text='[[channel]]\nid = "vdagent0"\ntype = "spicevmc"\n', without=("chardev-spicevmc",)
+    ),
     "a SPICE port without SPICE": Wish(text="[display]\nspice = false\nport = 5930\n"),
     "a VNC port without VNC": Wish(text="[display]\nspice = true\nvnc_port = 5900\n"),
     "a port that is taken": Wish(
@@ -336,6 +343,14 @@ DISPLAY = {
     "a port for everybody": Wish(text='[display]\nspice = true\nport = 5930\nlisten = "0.0.0.0"\n'),
     "an address without a port": Wish(text='[display]\nlisten = "0.0.0.0"\n'),
     "a password without a port": Wish(text='[display]\npassword = { env = "P" }\n'),
+    "TLS without a password or ticket": Wish(
+        text='[display]\nspice = true\ntls_port = 5931\nlisten = "0.0.0.0"\nticket = false\n'
+    ),
+    "a password and a ticket": Wish(
+        text='[display]\nspice = true\nport = 5930\npassword = { env = "P" }\nticket = true\n'
+    ),
+    "a ticket without a port": Wish(text="[display]\nspice = true\nticket = true\n"),
+    "names without TLS": Wish(text='[display]\nspice = true\ntls_names = ["tower.lan"]\n'),
 }
 
 GUEST_RULES = {

@@ -171,6 +171,8 @@ def _objects(plan: Plan) -> Iterator[Option]:
 def _chardev(chardev: Chardev, handles: Handles) -> Option:
     words = [("id", chardev.id)]
     number = handles.sockets.get(chardev.id)
+    if chardev.kind == "qemu-vdagent":
+        return ("-chardev", keyval(chardev.kind, [*words, ("clipboard", "on"), ("mouse", "off")]))
     if chardev.kind in ("spicevmc", "spiceport"):
         words.append(("name", chardev.name))
         return ("-chardev", keyval(chardev.kind, words))
@@ -209,9 +211,8 @@ def _display(plan: Plan) -> Iterator[Option]:
     if plan.display.spice:
         yield ("-spice", keyval(None, plan.display.options))
     if plan.display.vnc:
-        # With a password QEMU asks those clients for it that qlaunch hands over as strangers.
-        words = [("password", "on")] if plan.display.password else []
-        yield ("-vnc", keyval("none", words))
+        # QEMU asks those clients for a password that qlaunch hands over as strangers.
+        yield ("-vnc", keyval("none", [("password", "on")]))
 
 
 def _device(device: Device) -> Option:

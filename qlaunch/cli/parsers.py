@@ -98,10 +98,12 @@ def _add_action(parser: Parser, actions: Actions) -> None:
 
 def arguments(verb: Verb, module: ModuleType, words: list[str]) -> argparse.Namespace:
     """What `words` after the verb say. The first that is no option is the verb's action, where it
-    has any. Raises: UsageError."""
-    at = next((at for at, word in enumerate(words) if not word.startswith("-")), None)
-    if at is not None and words[at] in actions_of(module):
-        return parse(build(verb, module, words[at]), words[:at] + words[at + 1 :])
+    has any, or the one after the machine's name. Raises: UsageError."""
+    plain = [at for at, word in enumerate(words) if not word.startswith("-")]
+    actions = actions_of(module)
+    for at in plain[:2]:
+        if words[at] in actions:
+            return parse(build(verb, module, words[at]), words[:at] + words[at + 1 :])
     return parse(build(verb, module), words)
 
 

@@ -82,8 +82,8 @@ async def launch(order: Order) -> Machine:
         await _make_images(order, log, undo)
         password = _password(order)
         _sockets_folder(plan, undo)
-        gateway = Gateway(say=log.say, group=order.group)
-        undo.callback(gateway.close)
+        gateway = Gateway.of(plan, say=log.say, group=order.group)
+        undo.push_async_callback(gateway.ended)
         for endpoint in plan.display.endpoints:
             gateway.bind(endpoint)
         machine, record = await _start(order, log, gateway, undo)

@@ -121,7 +121,7 @@ class Machine:
                 await console.connect(self.plan.chardev(f"{ident}-chr").path)
 
     def _let_clients_in(self, session: Session) -> None:
-        self.gateway.open(session, password=self.plan.display.password is not None)
+        self.gateway.open(session)
 
     async def reset(self, *, go: bool = False) -> None:
         """Press the reset button, whatever the policy against reboots says; `go` lets a machine
@@ -182,6 +182,7 @@ class Machine:
         """Remove what stood around a QEMU that has ended: helpers, sockets."""
         for helper in self.helpers:
             await end_process(helper, HELPER_TIMEOUT)
+        await self.gateway.ended()
         shutil.rmtree(self.plan.places.runtime, ignore_errors=True)
         await self.close()
 

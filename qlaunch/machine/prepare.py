@@ -132,8 +132,9 @@ def _nvrams(profile: Profile, places: Places) -> tuple[str, ...]:
 
 
 def _ports(profile: Profile) -> Iterator[tuple[str, int]]:
-    host = profile.display.listen or "127.0.0.1"
-    yield from ((host, port) for port in (profile.display.port, profile.display.vnc_port) if port)
+    display = profile.display
+    host = display.listen or "127.0.0.1"
+    yield from ((host, port) for port in (display.port, display.tls_port, display.vnc_port) if port)
     for nic in profile.nic:
         for text in nic.forward:
             protocol, address, port, _guest = split_forward(text)

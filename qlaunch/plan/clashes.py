@@ -99,7 +99,7 @@ def _ports(draft: Draft) -> None:
 def _listeners(draft: Draft) -> Iterator[tuple[str, str, str, int]]:
     display = draft.profile.display
     host = display.listen or "127.0.0.1"
-    for key in ("port", "vnc_port"):
+    for key in ("port", "tls_port", "vnc_port"):
         number = getattr(display, key)
         if number:
             yield f"display.{key}", "tcp", host, number

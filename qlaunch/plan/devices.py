@@ -25,11 +25,13 @@ _VIDEOS = {"qxl": "qxl-vga", "std": "VGA", "virtio": "virtio-vga", "cirrus": "ci
 
 
 def video_model(draft: Draft) -> str:
-    """The graphics card: as said; the base's QXL makes way for a plain card where QEMU lacks it."""
+    """The graphics card: as said; QXL makes way for a plain card where QEMU lacks it and it is
+    the base's, or there may be a fallback."""
     model = draft.profile.video.model or "std"
     devices = draft.facts.qemu.devices
     if model == "qxl" and devices and "qxl-vga" not in devices:
-        return "std" if draft.profile.from_base("video.model") else model
+        plain = draft.profile.from_base("video.model") or draft.profile.display.fallback
+        return "std" if plain else model
     return model
 
 

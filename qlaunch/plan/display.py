@@ -8,45 +8,77 @@ from __future__ import annotations
 from qlaunch.facts import Facts
 from qlaunch.plan.devices import is_address
 from qlaunch.plan.draft import Draft
-from qlaunch.plan.model import Display, Endpoint
+from qlaunch.plan.model import Display, Endpoint, View
 from qlaunch.plan.notes import Notes
 from qlaunch.profile.model import Profile
 
 _LOOPBACK = ("127.", "::1")
+_PACKAGE = "on Debian and Ubuntu: sudo apt install qemu-system-modules-spice"
 
 
 def spice_wanted(profile: Profile, facts: Facts, notes: Notes) -> bool:
-    """Whether this machine has SPICE. Asked for and missing is an error with the package's name."""
+    """Whether this machine has SPICE. Asked for and missing is an error with the package's name,
+    or a warning where the profile has a fallback."""
     wish = profile.display.spice
-    if wish and facts.qemu.options and not facts.qemu.has_spice:
-        notes.error(
-            "display.spice",
-            f"QEMU {facts.qemu.version_text} has no SPICE",
-            hint="on Debian and Ubuntu: sudo apt install qemu-system-modules-spice;"
-            " or set display.spice = false",
+    if wish is False or facts.qemu.has_spice or not facts.qemu.options:
+        return facts.qemu.has_spice if wish is None else wish
+    text = f"QEMU {facts.qemu.version_text} has no SPICE"
+    if profile.display.fallback:
+        notes.warn(
+            "display.fallback",
+            f"{text}: a plain VGA card, VNC and its clipboard stand in for it; there is no sound",
+            hint=_PACKAGE,
             cause="host",
         )
-    return facts.qemu.has_spice if wish is None else wish
+        return False
+    if wish:
+        notes.error(
+            "display.spice",
+            text,
+            hint=f"{_PACKAGE}; or set display.fallback = true, or display.spice = false",
+            cause="host",
+        )
+    elif any(channel.type == "spicevmc" for channel in profile.channel):
+        notes.warn(
+            "display.spice",
+            f"{text}: there is VNC instead, without sound and without USB from the viewer",
+            hint=f"{_PACKAGE}; display.fallback = true says that this will do",
+            cause="host",
+        )
+    return bool(wish)
+
+
+def view(profile: Profile) -> View:
+    """What `qlaunch view` does unless it is told otherwise."""
+    wish = profile.view
+    return View(
+        viewer=wish.viewer or "auto",
+        fullscreen=bool(wish.fullscreen),
+        kiosk=bool(wish.kiosk),
+        resize=wish.resize is not False,
+        share=wish.share,
+    )
 
 
 def display(draft: Draft) -> Display:
     """Endpoints and options of the display."""
     wish = draft.profile.display
-    vnc = (
-        (not draft.spice and draft.profile.video.model != "none") if wish.vnc is None else wish.vnc
-    )
+    vnc = draft.vnc
     endpoints = []
     if draft.spice:
         endpoints.append(Endpoint(protocol="spice", path=f"{draft.places.runtime}/spice.sock"))
     if vnc:
         endpoints.append(Endpoint(protocol="vnc", path=f"{draft.places.runtime}/vnc.sock"))
     endpoints += _tcp(draft, spice=draft.spice, vnc=vnc)
+    ticket = bool(wish.tls_port and not wish.password) if wish.ticket is None else wish.ticket
     return Display(
         spice=draft.spice,
         vnc=vnc,
         options=_options(draft) if draft.spice else (),
         endpoints=tuple(endpoints),
         password=wish.password,
+        ticket=ticket,
+        tls_names=wish.tls_names,
     )
 
 
@@ -55,11 +87,13 @@ def _tcp(draft: Draft, *, spice: bool, vnc: bool) -> list[Endpoint]:
     wish, notes = draft.profile.display, draft.notes
     host = wish.listen or "127.0.0.1"
     found = []
-    if wish.port:
-        found.append(Endpoint(protocol="spice", host=host, port=wish.port))
-        if not spice:
+    for key, port in (("display.port", wish.port), ("display.tls_port", wish.tls_port)):
+        if port and spice:
+            tls = key == "display.tls_port"
+            found.append(Endpoint(protocol="spice", host=host, port=port, tls=tls))
+        elif port and not wish.fallback:
             notes.error(
-                "display.port",
+                key,
                 "a SPICE port without SPICE",
                 hint="set display.spice = true, or use vnc_port",
             )
@@ -69,12 +103,14 @@ def _tcp(draft: Draft, *, spice: bool, vnc: bool) -> list[Endpoint]:
             notes.error("display.vnc_port", "a VNC port without VNC", hint="set display.vnc = true")
     for endpoint in found:
         _check_port(draft, endpoint)
-    _check_reach(draft, host, tcp=bool(found))
+    _check_reach(draft, host, found)
+    _check_access(draft, tcp=bool(found))
     return found
 
 
 def _check_port(draft: Draft, endpoint: Endpoint) -> None:
     key = "display.port" if endpoint.protocol == "spice" else "display.vnc_port"
+    key = "display.tls_port" if endpoint.tls else key
     holder = draft.facts.ports_in_use.get(f"tcp/{endpoint.port}")
     if holder:
         draft.notes.error(
@@ -92,24 +128,54 @@ def _check_port(draft: Draft, endpoint: Endpoint) -> None:
         )
 
 
-def _check_reach(draft: Draft, host: str, *, tcp: bool) -> None:
+def _check_reach(draft: Draft, host: str, endpoints: list[Endpoint]) -> None:
+    """Say what strangers can do who reach the ports."""
     wish, notes = draft.profile.display, draft.notes
     if not is_address(host):
         notes.error("display.listen", f"{host!r} is no IP address", hint="such as 0.0.0.0")
-    if tcp and not host.startswith(_LOOPBACK) and wish.password is None:
+    if wish.listen and not endpoints:
+        notes.warn("display.listen", "has no effect without a port", hint="set display.port")
+    if host.startswith(_LOOPBACK) or not endpoints:
+        return
+    plain = [str(endpoint.port) for endpoint in endpoints if not endpoint.tls]
+    if wish.password is None and not wish.ticket and (plain or wish.ticket is False):
         notes.warn(
             "display.listen",
             f"anyone who reaches {host} can use this machine: there is no password",
-            hint='set display.password = { file = "..." }, or leave `listen` out and use ssh',
+            hint='set display.password = { file = "..." } or display.ticket = true,'
+            " or leave `listen` out and use ssh",
         )
-    if wish.listen and not tcp:
-        notes.warn("display.listen", "has no effect without a port", hint="set display.port")
+    if plain:
+        notes.warn(
+            "display.listen",
+            f"what goes over port {' and '.join(plain)} can be read and changed on its way:"
+            " there is no TLS",
+            hint="set display.tls_port instead, or leave `listen` out and use ssh",
+        )
+
+
+def _check_access(draft: Draft, *, tcp: bool) -> None:
+    wish, notes = draft.profile.display, draft.notes
     if wish.password and not tcp:
         notes.warn(
             "display.password",
             "has no effect without a port: only you can open the unix socket",
             hint="set display.port, or take the password out",
         )
+    if wish.ticket and wish.password:
+        notes.error(
+            "display.ticket",
+            "there is a password already, and QEMU knows one at a time",
+            hint="take display.password or display.ticket out",
+        )
+    if wish.ticket and not tcp:
+        notes.warn(
+            "display.ticket",
+            "has no effect without a port: only you can open the unix socket",
+            hint="set display.tls_port, or take it out",
+        )
+    if wish.tls_names and not wish.tls_port:
+        notes.warn("display.tls_names", "has no effect without TLS", hint="set display.tls_port")
 
 
 def _options(draft: Draft) -> tuple[tuple[str, str], ...]:

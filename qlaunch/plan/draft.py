@@ -52,6 +52,12 @@ class Draft:
         return is_q35(self.machine)
 
     @property
+    def vnc(self) -> bool:
+        """Whether there is VNC: as said, else where there is no SPICE for the screen."""
+        wish = self.profile.display.vnc
+        return (not self.spice and self.profile.video.model != "none") if wish is None else wish
+
+    @property
     def disk_bus(self) -> str:
         """Where a disk goes that does not say it."""
         return self.defaults.q35_bus if self.q35 else self.defaults.disk_bus

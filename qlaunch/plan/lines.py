@@ -13,6 +13,7 @@ from qlaunch.profile import devices as wish_of
 
 SPICE_AGENT = "com.redhat.spice.0"
 GUEST_AGENT = "org.qemu.guest_agent.0"
+WEBDAV = "org.spice-space.webdav.0"
 _KINDS = {SPICE_AGENT: "spicevmc", GUEST_AGENT: "guest-agent"}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
@@ -28,14 +29,30 @@ class Lines:
 
 
 def channels(draft: Draft) -> list[tuple[wish_of.Channel, str, str]]:
-    """Channels with their type and name; those for SPICE are left out where there is none."""
+    """Channels with their type and name, and one for shared folders where the SPICE agent has its
+    own. Without SPICE those for it are left out; with VNC QEMU itself talks to the agent."""
     found = []
     for wish in draft.profile.channel:
         kind = wish.type or _KINDS.get(wish.name or SPICE_AGENT, "socket")
         name = wish.name or _NAMES.get(kind, f"org.qlaunch.{wish.id}")
-        if kind != "spicevmc" or draft.spice:
-            found.append((wish, kind, name))
+        if kind == "spicevmc" and not draft.spice:
+            if name != SPICE_AGENT or not _qemu_is_client(draft):
+                continue
+            kind = "qemu-vdagent"
+        found.append((wish, kind, name))
+    names = {name for _wish, _kind, name in found}
+    wanted = draft.profile.display.folder_sharing
+    wanted = SPICE_AGENT in names if wanted is None else wanted
+    if wanted and draft.spice and WEBDAV not in names:
+        found.append((wish_of.Channel(id="webdav0"), "spicevmc", WEBDAV))
     return found
+
+
+def _qemu_is_client(draft: Draft) -> bool:
+    """Whether QEMU speaks to the SPICE agent itself, for the clipboard of VNC clients."""
+    display = draft.profile.display
+    has = "chardev-qemu-vdagent" in draft.facts.qemu.devices
+    return has and draft.vnc and display.clipboard is not False
 
 
 def seats(draft: Draft) -> Iterator[Seat]:
@@ -88,6 +105,8 @@ def _add_serials(draft: Draft, out: Lines) -> None:
 
 
 def _channel_chardev(draft: Draft, key: str, ident: str, kind: str, name: str) -> Chardev:
+    if kind == "qemu-vdagent":
+        return Chardev(id=f"{ident}-chr", kind="qemu-vdagent")
     if kind == "spicevmc":
         draft.has(f"{key}.type", "chardev-spicevmc")
         # QEMU's SPICE knows the agent's channel as "vdagent"; other ports go by their own name.

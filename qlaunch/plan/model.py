@@ -57,11 +57,12 @@ class Device:
 @frozen(kw_only=True)
 class Chardev:
     """One `-chardev`. `socket` is a unix socket that qlaunch binds at `path`; `spicevmc` and
-    `spiceport` lead to the SPICE client as `name`; `tpm` is a socket connected to swtpm (`path` is
+    `spiceport` lead to the SPICE client as `name`; `qemu-vdagent` is QEMU's own end of the SPICE
+    agent's line, for VNC; `tpm` is a socket connected to swtpm (`path` is
     where it would be for a command line by hand)."""
 
     id: str
-    kind: Literal["socket", "spicevmc", "spiceport", "tpm"]
+    kind: Literal["socket", "spicevmc", "spiceport", "qemu-vdagent", "tpm"]
     name: str = ""
     path: str = ""
 
@@ -203,12 +204,14 @@ class Firmware:
 
 @frozen(kw_only=True)
 class Endpoint:
-    """Where a display client finds the machine: a unix socket (`path`) or TCP (`host`, `port`)."""
+    """Where a display client finds the machine: a unix socket (`path`) or TCP (`host`, `port`),
+    there with or without TLS."""
 
     protocol: Literal["spice", "vnc"]
     path: str = ""
     host: str = ""
     port: int = 0
+    tls: bool = False
 
     @property
     def uri(self) -> str:
@@ -216,18 +219,38 @@ class Endpoint:
         if self.path:
             return f"{self.protocol}+unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.protocol}://{host}:{self.port}"
+        port = f"?tls-port={self.port}" if self.tls else f":{self.port}"
+        return f"{self.protocol}://{host}{port}"
 
 
 @frozen(kw_only=True)
 class Display:
-    """SPICE and VNC as QEMU gets them, and where qlaunch lets clients in."""
+    """SPICE and VNC as QEMU gets them, and where qlaunch lets clients in. With `ticket` nobody
+    comes in over TCP until a ticket is made; `tls_names` are for the certificate."""
 
     spice: bool
     vnc: bool
     options: tuple[tuple[str, str], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     password: Secret | None = None
+    ticket: bool = False
+    tls_names: tuple[str, ...] = ()
+
+    @property
+    def access(self) -> Literal["open", "password", "ticket"]:
+        """What a client is asked for that comes over TCP."""
+        return "ticket" if self.ticket else "password" if self.password else "open"
+
+
+@frozen(kw_only=True)
+class View:
+    """What `qlaunch view` does unless it is told otherwise."""
+
+    viewer: str = "auto"
+    fullscreen: bool = False
+    kiosk: bool = False
+    resize: bool = True
+    share: str | None = None
 
 
 @frozen(kw_only=True)
@@ -308,8 +331,7 @@ class Plan:
     rng: bool = False
     scope: Literal["user", "system"] | None = None
     limits: Mapping[str, str] = field(factory=dict)
-    viewer: str = "auto"
-    fullscreen: bool = False
+    view: View = field(factory=View)
     extra_args: tuple[str, ...] = ()
 
     def layers(self) -> Iterator[Layer]:

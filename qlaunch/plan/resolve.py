@@ -132,8 +132,7 @@ def _assemble(draft: Draft, shape: Board) -> Plan:
         rng=bool(profile.machine.rng),
         scope=draft.facts.host.systemd_scope,
         limits=_limits(profile.limits),
-        viewer=profile.view.viewer or "auto",
-        fullscreen=bool(profile.view.fullscreen),
+        view=display.view(profile),
         extra_args=profile.qemu.args,
     )
     return _with_devices(draft, _with_drives(draft, plan))

@@ -13,11 +13,11 @@ from attrs import field, frozen
 
 from qlaunch.profile import fields as key
 from qlaunch.profile.devices import Cdrom, Channel, Disk, Floppy, Input, Nic, Serial, Share
+from qlaunch.profile.screens import Display, View
 from qlaunch.profile.tables import (
     Boot,
     Clock,
     Cpu,
-    Display,
     Lifecycle,
     Limits,
     Machine,
@@ -26,7 +26,6 @@ from qlaunch.profile.tables import (
     Sound,
     Usb,
     Video,
-    View,
 )
 
 SCHEMA = 1

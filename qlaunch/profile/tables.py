@@ -225,55 +225,6 @@ class Lifecycle:
 
 
 @frozen(kw_only=True)
-class Display:
-    """How the guest's screen can be reached: always by a unix socket that only you can open."""
-
-    spice: bool | None = key.boolean("Offer SPICE.", otherwise="true where this QEMU has SPICE")
-    vnc: bool | None = key.boolean("Offer VNC.", otherwise="true only where this QEMU has no SPICE")
-    listen: str | None = key.text(
-        "Address for the TCP ports below.",
-        otherwise="`127.0.0.1`",
-        pattern=r"[0-9A-Fa-f.:]+",
-        pattern_words="an IP address",
-        example="0.0.0.0",
-    )
-    port: int | None = key.integer(
-        "TCP port for SPICE, besides the unix socket.",
-        1,
-        65535,
-        otherwise="no TCP port",
-        example="5930",
-    )
-    vnc_port: int | None = key.integer(
-        "TCP port for VNC, besides the unix socket.",
-        1,
-        65535,
-        otherwise="no TCP port",
-        example="5900",
-    )
-    password: Secret | None = key.secret("Asked of clients that come over TCP.", otherwise="none")
-    clipboard: bool | None = key.boolean(
-        "Copy and paste between guest and client (SPICE).", otherwise="true"
-    )
-    file_transfer: bool | None = key.boolean(
-        "Drop files on the guest's window (SPICE).", otherwise="true"
-    )
-    agent_mouse: bool | None = key.boolean(
-        "The SPICE agent moves the mouse; false keeps the mouse in server mode.", otherwise="true"
-    )
-    compression: str | None = key.choice(
-        "Image compression (SPICE).",
-        "off",
-        "auto_glz",
-        "auto_lz",
-        "quic",
-        "glz",
-        "lz",
-        otherwise="SPICE's own choice",
-    )
-
-
-@frozen(kw_only=True)
 class Video:
     """The graphics card."""
 
@@ -374,20 +325,6 @@ class Limits:
         "Share of the disk bandwidth (IOWeight).", 1, 10000, example="50"
     )
     tasks: int | None = key.integer("Threads at most (TasksMax).", 16, 100000, example="200")
-
-
-@frozen(kw_only=True)
-class View:
-    """How `qlaunch view` shows the screen."""
-
-    viewer: str | None = key.choice(
-        "Which program.",
-        "auto",
-        "remote-viewer",
-        "spicy",
-        otherwise="`auto`: the first that is installed",
-    )
-    fullscreen: bool | None = key.boolean("Full screen at start.", otherwise="false")
 
 
 @frozen(kw_only=True)

@@ -116,7 +116,7 @@ def _machine(
         log=log,
         process=process,
         session=session,
-        gateway=Gateway(say=log.say, group=tasks),
+        gateway=Gateway.of(plan, say=log.say, group=tasks),
         consoles={
             ident: Console(ident, machines.console_log_path(plan.name, ident), recall=True)
             for ident in plan.serials

@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
 from qlaunch.errors import NotFoundError, QlaunchError
 from qlaunch.host.usage import Usage, usage
 from qlaunch.machine.machine import Machine
-from qlaunch.plan.model import Device, Disk, Drive, Nic, Plan
+from qlaunch.plan import agents
+from qlaunch.plan.model import Device, Disk, Drive, Endpoint, Nic, Plan
 from qlaunch.qmp.session import Session
 from qlaunch.store import machines
 from qlaunch.supervisor.actor import Actor
@@ -142,10 +145,11 @@ def _board_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
 def _device_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
     return {
         "displays": [
-            {"protocol": endpoint.protocol, "uri": endpoint.uri}
+            {"protocol": endpoint.protocol, "uri": endpoint.uri, **_access(plan, endpoint)}
             for endpoint in plan.display.endpoints
         ],
-        "view": {"viewer": plan.viewer, "fullscreen": plan.fullscreen},
+        "view": attrs.asdict(plan.view) | {"sharing": agents.shares_folders(plan)},
+        "agents": agents.told(plan, live.get("open", frozenset())),
         "disks": [_disk(disk, live) for disk in plan.disks],
         "drives": [_drive(drive) for drive in plan.drives],
         "nics": [_nic(nic) for nic in plan.nics],
@@ -155,6 +159,13 @@ def _device_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
             for device in (*plan.controllers, *plan.devices)
         ],
     }
+
+
+def _access(plan: Plan, endpoint: Endpoint) -> dict[str, Any]:
+    """Who is let in at an endpoint, and whether it speaks TLS."""
+    if endpoint.path:
+        return {"access": "you"}
+    return {"access": plan.display.access, "tls": endpoint.tls}
 
 
 def _nic(nic: Nic) -> dict[str, Any]:
@@ -248,6 +259,8 @@ async def _live(machine: Machine) -> dict[str, Any]:
         for entry in counters or []
         if "node-name" in entry
     }
+    chardevs = await _ask(session, "query-chardev", {})
+    found["open"] = frozenset(each["label"] for each in chardevs or [] if each["frontend-open"])
     balloon = await _ask(session, "query-balloon", {})
     found["balloon"] = balloon["actual"] if balloon else None
     return found

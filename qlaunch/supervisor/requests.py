@@ -346,6 +346,7 @@ _LATE = {
     },
     "saving": {"save": "save"},
     "media": {"media": "change"},
+    "displays": {"display-password": "password", "display-clients": "clients"},
     "disks": {
         "disk-attach": "attach",
         "disk-detach": "detach",

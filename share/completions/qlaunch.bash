@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view console logs screenshot argv snapshot revert jobs media disk image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -64,9 +64,34 @@ _qlaunch_verb() {
             values=()
             ;;
         'view')
-            options='--viewer --full-screen --uri --json -q --quiet -v --verbose --no-color -h --help'
+            options='--viewer --fullscreen --full-screen --kiosk --share --uri --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
-            values=([--viewer]='@remote-viewer spicy')
+            values=([--viewer]='@remote-viewer spicy' [--share]='FOLDER' [--expires]='' [--host]='')
+            ;;
+        'display')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@clients password kick resize')
+            values=()
+            ;;
+        'display clients')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        'display password')
+            options='--expires --stdin --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--expires]='')
+            ;;
+        'display kick')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        'display resize')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=()
             ;;
         'console')
             options='--serial --log --once --json -q --quiet -v --verbose --no-color -h --help'

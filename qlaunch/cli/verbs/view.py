@@ -6,8 +6,9 @@ import os
 import shutil
 
 from qlaunch.cli import output
+from qlaunch.cli.verbs.power import duration
 from qlaunch.cli.verbs.status import status_of
-from qlaunch.errors import HostError, PhaseError
+from qlaunch.errors import HostError, PhaseError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,21 +22,48 @@ _SCHEMES = ("spice", "vnc")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Open the machine's screen with remote-viewer or spicy. It can be closed and opened\n"
-        "again; the machine runs on."
+        "again; the machine runs on. With --vv a file for remote-viewer on another computer is\n"
+        "printed instead: it holds the address, whom to trust and, where the profile asks for\n"
+        "tickets, a new one that expires and replaces the one before."
     )
     parser.epilog = (
         "examples:\n"
         "  qlaunch view xp\n"
-        "  qlaunch view xp --full-screen\n"
+        "  qlaunch view xp --fullscreen --share ~/shared\n"
+        "  qlaunch view xp --kiosk            no way out until the machine stops\n"
+        "  qlaunch view xp --vv > xp.vv       for another computer: remote-viewer xp.vv\n"
+        "  qlaunch view xp --vv --expires 1h | ssh desk remote-viewer -\n"
         "  qlaunch view xp --uri              print where a viewer connects, open none"
     )
     parser.add_argument("name", metavar="NAME", help="the machine")
     parser.add_argument("--viewer", choices=VIEWERS, help="the program to open it with")
-    parser.add_argument("--full-screen", action="store_true", help="fill the screen")
+    parser.add_argument(
+        "--fullscreen", "--full-screen", action="store_true", help="fill the screen"
+    )
+    parser.add_argument(
+        "--kiosk", action="store_true", help="full screen, and nothing else can be reached"
+    )
+    parser.add_argument("--share", metavar="FOLDER", help="share this folder with the guest")
     parser.add_argument("--uri", action="store_true", help="print the address only")
+    parser.add_argument("--vv", action="store_true", help="print a file for remote-viewer")
+    parser.add_argument(
+        "--expires", type=duration, metavar="TIME", help="--vv: how long its ticket is good"
+    )
+    parser.add_argument("--host", metavar="HOST", help="--vv: this computer's name, from there")
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.vv and (args.expires or args.host):
+        raise UsageError("--expires and --host are for --vv")
+    if args.vv:
+        from qlaunch.cli import vv
+
+        text = vv.for_elsewhere(args)
+        if args.json:
+            output.print_json({"name": args.name, "vv": text})
+        else:
+            output.print_text(text.rstrip("\n"))
+        return 0
     if args.uri or args.json:
         uri = best_uri(args.name, status_of(args.name))
         if args.json:
@@ -43,29 +71,52 @@ def run(args: argparse.Namespace) -> int:
         else:
             output.print_text(uri)
         return 0
-    return open_view(args.name, viewer=args.viewer, full_screen=args.full_screen)
+    return open_view(
+        args.name,
+        viewer=args.viewer,
+        fullscreen=args.fullscreen,
+        kiosk=args.kiosk,
+        share=args.share,
+    )
 
 
-def open_view(name: str, *, viewer: str | None = None, full_screen: bool = False) -> NoReturn:
+def open_view(
+    name: str,
+    *,
+    viewer: str | None = None,
+    fullscreen: bool = False,
+    kiosk: bool = False,
+    share: str | None = None,
+) -> NoReturn:
     """Become the viewer of the machine `name`.
 
     Raises: PhaseError when it shows no screen; HostError when there is no viewer or no desktop.
     """
     status = status_of(name)
     uri = best_uri(name, status)
+    wish = status.get("view") or {}
+    folder = _folder(name, share or wish.get("share"), status, uri)
     if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         raise HostError(
             f"there is no desktop here to show {name} on (DISPLAY and WAYLAND_DISPLAY are unset); "
             f"its screen is at {uri}",
             hint=_from_elsewhere(name, uri),
         )
-    wish = status.get("view") or {}
-    full_screen = full_screen or bool(wish.get("fullscreen"))
+    fullscreen = fullscreen or bool(wish.get("fullscreen"))
+    kiosk = kiosk or bool(wish.get("kiosk"))
     program, path = _find_viewer(viewer or wish.get("viewer"))
+    words = [f"--spice-shared-dir={folder}"] if folder else []
     if program == "spicy":
-        os.execv(path, [program, f"--uri={uri}", *(["--full-screen"] if full_screen else [])])
-    give_as_stdin(vv_file(uri, str(status.get("title") or name), full_screen=full_screen))
-    os.execv(path, [program, "-"])
+        _check_spicy(uri, kiosk=kiosk)
+        os.execv(
+            path, [program, f"--uri={uri}", *(["--full-screen"] if fullscreen else []), *words]
+        )
+    if kiosk:
+        words += ["--kiosk", "--kiosk-quit=on-disconnect"]
+    if wish.get("resize") is False:
+        words.append("--auto-resize=never")
+    give_as_stdin(vv_file(uri, str(status.get("title") or name), fullscreen=fullscreen or kiosk))
+    os.execv(path, [program, *words, "-"])
 
 
 def best_uri(name: str, status: dict[str, Any]) -> str:
@@ -80,8 +131,32 @@ def best_uri(name: str, status: dict[str, Any]) -> str:
                 return uri
     raise PhaseError(
         f"{name} shows no screen to a viewer",
-        hint=f"set display.type in its profile; `qlaunch console {name}` is its serial console",
+        hint="set display.spice = true or display.vnc = true in its profile;"
+        f" `qlaunch console {name}` is its serial console",
     )
+
+
+def _folder(name: str, share: str | None, status: dict[str, Any], uri: str) -> str | None:
+    """The folder to share. Raises: UsageError, PhaseError when the guest cannot have it."""
+    if not share:
+        return None
+    path = os.path.abspath(os.path.expanduser(share))
+    if not os.path.isdir(path):
+        raise UsageError(f"there is no folder {share}")
+    if not uri.startswith("spice") or not (status.get("view") or {}).get("sharing"):
+        raise PhaseError(
+            f"{name} has no channel for shared folders",
+            hint="set display.folder_sharing = true in its profile, and start it again",
+        )
+    return path
+
+
+def _check_spicy(uri: str, *, kiosk: bool) -> None:
+    hint = "sudo apt install virt-viewer"
+    if not uri.startswith("spice"):
+        raise HostError("spicy does not speak VNC", hint=hint)
+    if kiosk:
+        raise HostError("spicy has no kiosk mode", hint=hint)
 
 
 def _find_viewer(wanted: str | None) -> tuple[str, str]:
@@ -94,7 +169,7 @@ def _find_viewer(wanted: str | None) -> tuple[str, str]:
     raise HostError("no viewer is installed", hint="sudo apt install virt-viewer")
 
 
-def vv_file(uri: str, title: str, *, full_screen: bool) -> str:
+def vv_file(uri: str, title: str, *, fullscreen: bool) -> str:
     """What remote-viewer reads: the address never shows up in the list of processes."""
     scheme, _, where = uri.partition("://")
     kind, _, transport = scheme.partition("+")
@@ -105,8 +180,10 @@ def vv_file(uri: str, title: str, *, full_screen: bool) -> str:
         from urllib.parse import urlsplit
 
         address = urlsplit(uri)
-        lines += [f"host={address.hostname or 'localhost'}", f"port={address.port or 5900}"]
-    lines += [f"title={output.clean(title)}", f"fullscreen={int(full_screen)}"]
+        port = address.port or address.query.removeprefix("tls-port=")
+        key = "port" if address.port else "tls-port"
+        lines += [f"host={address.hostname or 'localhost'}", f"{key}={port}"]
+    lines += [f"title={output.clean(title)}", f"fullscreen={int(fullscreen)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +202,7 @@ def _from_elsewhere(name: str, uri: str) -> str:
         path = uri.split("://", 1)[1].partition("?")[0]
         return (
             f"on your desktop: ssh -N -L /tmp/{name}.sock:{path} {here}, "
-            f"then remote-viewer spice+unix:///tmp/{name}.sock"
+            f"then remote-viewer {uri.split('+', 1)[0]}+unix:///tmp/{name}.sock"
         )
     port = uri.rsplit(":", 1)[-1]
     return f"on your desktop: ssh -N -L {port}:localhost:{port} {here}, then remote-viewer {uri}"

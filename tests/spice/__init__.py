@@ -1,0 +1,1 @@
+"""SPICE as a user has it: real clients, in processes of their own."""
