@@ -140,8 +140,8 @@ def test_logs_follows_through_a_rotation() -> None:
             file.flush()
             assert process.stdout.readline() == b"second\n"
             (folder / "log").rename(folder / "log.1")
-            (folder / "log").write_text("fourth\n")
             file.write("rd\n")
+        (folder / "log").write_text("fourth\n")
         assert process.stdout.readline() == b"third\n"
         assert process.stdout.readline() == b"fourth\n"
         process.terminate()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qlaunch.store import paths
+from tests import leftovers
 from tests.rig import PROFILE, Rig, qlaunch, until, write_profile
 
 pytestmark = pytest.mark.qemu
@@ -216,6 +217,7 @@ def test_an_interrupted_compaction_changes_nothing(own_place: Path) -> None:
     until(lambda: sum("large" in name for name in os.listdir(own_place)) == 2, "it to begin again")
     process.kill()
     process.communicate(timeout=60)
+    until(lambda: not leftovers.find(str(path)), "the end of its qemu-img")
     say("compact", str(path))
     assert [name for name in os.listdir(own_place) if "large" in name] == ["large.qcow2"]
     assert same(path, "read -P 7 0 256M")
