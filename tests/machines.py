@@ -10,6 +10,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from qlaunch.facts import NetworkFacts
+
 BASE = "/vm/images"
 FOLDER = Path(__file__).parent / "profiles"
 
@@ -17,12 +19,13 @@ FOLDER = Path(__file__).parent / "profiles"
 @frozen(kw_only=True)
 class Case:
     """What must be there for a profile: images (`name: format`, or `name: format < backing`),
-    shared folders, SPICE."""
+    shared folders, SPICE, network services."""
 
     name: str
     files: Mapping[str, str] = field(factory=dict)
     folders: tuple[str, ...] = ()
     spice: bool = False
+    network: NetworkFacts = NetworkFacts()
 
     def text(self, folder: str = BASE) -> str:
         """The profile, with its images in `folder`."""
@@ -56,6 +59,7 @@ _NEEDS: tuple[Case, ...] = (
     Case(name="floppies", files={"fd0.img": "raw"}),
     Case(name="kernel", files={"vmlinuz": "kernel", "initrd.img": "raw"}),
     Case(name="dos", files={"dos.img": "raw"}),
+    Case(name="cables", network=NetworkFacts(netd=("*",), passt="/usr/bin/passt")),
 )
 
 CASES: Mapping[str, Case] = {

@@ -33,7 +33,10 @@ def images_of(case: Case) -> dict[str, ImageFacts]:
 def resolution_of(name: str, version: str) -> Resolution:
     case = CASES[name]
     return plans.plan_of(
-        plans.profile(case.text(), name=name), images=images_of(case), version=version
+        plans.profile(case.text(), name=name),
+        images=images_of(case),
+        version=version,
+        network=case.network,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,14 +17,17 @@ import pytest
 from attrs import evolve
 
 from qlaunch.argv import Handles, build
+from qlaunch.argv.cables import Cable, needs_cable
 from qlaunch.facts import Facts, ImageFacts
 from qlaunch.host.computer import host_facts
 from qlaunch.host.images import create_image
 from qlaunch.host.probe import probe_qemu
 from qlaunch.plan import Leases, Places, Plan, resolve
+from qlaunch.plan.model import Nic
 from tests import plans, prerequisites
 from tests.machines import CASES, Case
 from tests.prerequisites import both_qemus
+from tests.taps import tap
 
 TIMEOUT = 20.0
 
@@ -60,15 +64,26 @@ async def make_files(case: Case, folder: Path) -> dict[str, ImageFacts]:
     return found
 
 
+def _own_port(found: re.Match[str]) -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return f'"{found[1]}{port}-{port + 2}:' if "-" in found[2] else f'"{found[1]}{port}:'
+
+
 async def plan_for(name: str, binary: str, folder: Path, cache: Path) -> Plan:
     """The plan of a case on this computer and `binary`, with all that it needs on disk."""
     case = CASES[name]
     text = case.text(str(folder))
+    # Tests run side by side: no two may ask for one port of this computer.
+    text = re.sub(r'"((?:udp:)?[0-9.:]*?)(8010-8012|5353):', _own_port, text)
     images = await make_files(case, folder)
     if "i386" in text and (other := binary.replace("x86_64", "i386")) and os.path.exists(other):
         binary = other
     host = evolve(host_facts(), memory_total=plans.HOST.memory_total, systemd_scope=None)
-    facts = Facts(qemu=await probe_qemu(binary, str(cache)), host=host, images=images)
+    facts = Facts(
+        qemu=await probe_qemu(binary, str(cache)), host=host, images=images, network=case.network
+    )
     places = Places(data=str(folder), state=str(folder), runtime=str(folder / "run"))
     (folder / "run").mkdir()
     wish = plans.profile(text, name=name)
@@ -131,7 +146,9 @@ def started(plan: Plan) -> Iterator[Talk]:
         sockets = dict[str, int]()
         if plan.tpm:
             sockets["tpm-chr"] = undo.enter_context(swtpm(plan))
-        words = [word for option in build(plan, Handles(sockets=sockets)) for word in option]
+        taken = {nic.id: undo.enter_context(cable(nic)) for nic in plan.nics if needs_cable(nic)}
+        handles = Handles(sockets=sockets, cables=taken)
+        words = [word for option in build(plan, handles) for word in option]
         words += ["-chardev", f"socket,id=test,fd={theirs.fileno()}"]
         words += ["-mon", "chardev=test,mode=control", "-compat", "deprecated-input=reject"]
         process = subprocess.Popen(
@@ -139,7 +156,11 @@ def started(plan: Plan) -> Iterator[Talk]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=(theirs.fileno(), *sockets.values()),
+            pass_fds=(
+                theirs.fileno(),
+                *sockets.values(),
+                *(int(fd) for each in taken.values() for fd in each.fds),
+            ),
             text=True,
         )
         undo.enter_context(process)
@@ -151,6 +172,19 @@ def started(plan: Plan) -> Iterator[Talk]:
         yield talk
         talk.ask("quit")
         assert process.wait(TIMEOUT) == 0
+
+
+@contextmanager
+def cable(nic: Nic) -> Iterator[Cable]:
+    """A TAP that leads nowhere, or a socket at which no passt comes."""
+    if nic.attachment is not None:
+        with tap(nic.attachment.queues) as fds:
+            yield Cable(fds=tuple(map(str, fds)))
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")
+        listener.listen()
+        yield Cable(fds=(str(listener.fileno()),))
 
 
 @contextmanager

@@ -52,14 +52,19 @@ def test_ps_without_a_supervisor_is_an_empty_list_and_starts_none(
 def test_ps_shows_aligned_columns(
     peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer.result("ps", ps_reply(machine("xp"), machine("longer", pid=7, warnings=["no KVM"])))
+    peer.result(
+        "ps",
+        ps_reply(
+            machine("xp"), machine("longer", pid=7, warnings=["no KVM"], network=["default (netd)"])
+        ),
+    )
     monkeypatch.setattr("time.time", lambda: 720.0)
     assert main(["ps"]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines() == [
-        "NAME    STATE     SINCE   PID     MEM  CPU  CONNECT",
-        "xp      running  12 min  4711  64 MiB   3%  spice+unix:///run/xp.sock",
-        "longer  running  12 min     7  64 MiB   3%  spice+unix:///run/longer.sock",
+        "NAME    STATE     SINCE   PID     MEM  CPU  NETWORK         CONNECT",
+        "xp      running  12 min  4711  64 MiB   3%  -               spice+unix:///run/xp.sock",
+        "longer  running  12 min     7  64 MiB   3%  default (netd)  spice+unix:///run/longer.sock",
     ]
     assert output.err == "longer: no KVM\n"
 

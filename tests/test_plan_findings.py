@@ -16,8 +16,11 @@ import qlaunch.plan
 from qlaunch.errors import ConflictError, HostError, ProfileError, RefusedError
 from tests import plans
 from tests.conftest import GOLDEN_DIR, Golden
-from tests.wishes import GROUPS, Wish
+from tests.wishes import GROUPS as OTHERS
+from tests.wishes import Wish
+from tests.wishes_networks import NETWORKS
 
+GROUPS = {**OTHERS, "networks": NETWORKS}
 PLAN_FOLDER = Path(qlaunch.plan.__file__).parent
 
 
@@ -31,6 +34,7 @@ def told(wish: Wish) -> str:
         ports=wish.ports,
         without=wish.without,
         heads=wish.heads,
+        network=wish.network,
     )
     return plans.findings(resolution)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from qlaunch.facts import HostFacts, ImageFacts
+from qlaunch.facts import HostFacts, ImageFacts, NetworkFacts
 from qlaunch.plan import Leases
 from tests import plans
 from tests.plans import DISK, GIB, HOST, RAW
@@ -25,6 +25,7 @@ class Wish:
     overrides: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     heads: Mapping[str, str] = field(factory=dict)
+    network: NetworkFacts = NetworkFacts()
 
 
 def machine(words: str, **more: Any) -> Wish:
@@ -375,6 +376,7 @@ GUEST_RULES = {
         '[[disk]]\nid = "hda"\nbus = "virtio"\nsize = "1GiB"', leases=Leases(buses={"hda": "ide"})
     ),
 }
+
 
 GROUPS: Mapping[str, Mapping[str, Wish]] = {
     "board": BOARD,

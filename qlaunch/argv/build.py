@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from attrs import field, frozen
 
-from qlaunch.argv import blocks
+from qlaunch.argv import blocks, cables
 from qlaunch.argv.keyval import escape, keyval, to_json
 from qlaunch.plan.model import Chardev, Device, Layer, Plan
 
@@ -20,14 +20,15 @@ class Handles:
     """What qlaunch has opened for QEMU: descriptor sets of images and descriptors of sockets.
 
     `images` maps a file node to the set that holds it (`sets` says which descriptors are in a
-    set, `marks` which file they are of), `sockets` a chardev to its descriptor. Empty handles give
-    a command line by path, which a person can run.
+    set, `marks` which file they are of), `sockets` a chardev to its descriptor, `cables` a network
+    card to what leads out of it. Empty handles give a command line by path, which a person can run.
     """
 
     images: Mapping[str, int] = field(factory=dict)
     sets: Mapping[int, tuple[int, ...]] = field(factory=dict)
     marks: Mapping[int, str] = field(factory=dict)
     sockets: Mapping[str, int] = field(factory=dict)
+    cables: Mapping[str, cables.Cable] = field(factory=dict)
 
     def file_name(self, layer: Layer) -> str:
         number = self.images.get(layer.file_node)
@@ -194,8 +195,9 @@ def _backends(plan: Plan, handles: Handles) -> Iterator[Option]:
     for drive in plan.drives:
         yield from (("-blockdev", to_json(node)) for node in blocks.medium_nodes(drive, name))
     for nic in plan.nics:
-        if nic.netdev is not None:
-            yield ("-netdev", to_json(nic.netdev))
+        netdev = cables.netdev(nic, handles.cables.get(nic.id))
+        if netdev is not None:
+            yield ("-netdev", to_json(netdev))
     for share in plan.shares:
         words = [("id", share.id), ("path", share.path), ("security_model", "none")]
         words += [("readonly", "on")] if share.read_only else []

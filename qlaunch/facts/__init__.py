@@ -7,6 +7,7 @@ from qlaunch.facts.model import (
     ImageFacts,
     KvmFacts,
     MachineType,
+    NetworkFacts,
     QemuFacts,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "ImageFacts",
     "KvmFacts",
     "MachineType",
+    "NetworkFacts",
     "QemuFacts",
 ]

@@ -120,6 +120,21 @@ class ImageFacts:
 
 
 @frozen(kw_only=True)
+class NetworkFacts:
+    """Where a network card can be plugged in. All is unsaid where no card asks for a network.
+
+    `netd` are the networks that root's service lets this user into (`*`: all), None where it does
+    not answer. `rootless` says whether the user can have networks of its own, and
+    `rootless_problem` why not. `passt` is the program.
+    """
+
+    netd: tuple[str, ...] | None = None
+    rootless: bool = False
+    rootless_problem: str | None = None
+    passt: str | None = None
+
+
+@frozen(kw_only=True)
 class HostFacts:
     """What this computer offers to its user. Sizes in bytes."""
 
@@ -146,6 +161,7 @@ class Facts:
     host: HostFacts
     images: Mapping[str, ImageFacts] = field(factory=dict)
     ports_in_use: Mapping[str, str] = field(factory=dict)
+    network: NetworkFacts = field(factory=NetworkFacts)
 
     def image(self, path: str) -> ImageFacts:
         """What is known of `path`; a path nobody looked at counts as not existing."""

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from attrs import Factory, define
 
 from qlaunch.argv import Handles
+from qlaunch.argv.cables import Cable
 from qlaunch.host.sockets import bind_unix
 from qlaunch.machine.live import mark, open_file
 from qlaunch.plan.model import Layer, Plan
@@ -26,14 +27,23 @@ class Opened:
     sets: dict[int, tuple[int, ...]] = Factory(dict)
     marks: dict[int, str] = Factory(dict)
     sockets: dict[str, int] = Factory(dict)
+    cables: dict[str, Cable] = Factory(dict)
 
     @property
     def handles(self) -> Handles:
-        return Handles(images=self.images, sets=self.sets, marks=self.marks, sockets=self.sockets)
+        return Handles(
+            images=self.images,
+            sets=self.sets,
+            marks=self.marks,
+            sockets=self.sockets,
+            cables=self.cables,
+        )
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return (*(fd for fds in self.sets.values() for fd in fds), *self.sockets.values())
+        cables = (fd for each in self.cables.values() for fd in (*each.fds, *each.vhost_fds))
+        images = (fd for fds in self.sets.values() for fd in fds)
+        return (*images, *self.sockets.values(), *map(int, cables))
 
     def open_layer(self, layer: Layer) -> None:
         """Open an image into a descriptor set of its own.

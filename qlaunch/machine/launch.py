@@ -27,6 +27,7 @@ from qlaunch.errors import (
 from qlaunch.host.images import create_image
 from qlaunch.host.process import Process
 from qlaunch.machine import memory_load, scope
+from qlaunch.machine.cables import Cables
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.handles import Opened, open_all
@@ -185,17 +186,14 @@ async def _spawn(
     plan, opened = order.plan, Opened()
     undo.callback(opened.close)
     open_all(plan, opened)
+    cables = await _cables(order, log, opened, undo)
     environment = environment_for_qemu(os.environ, [plan.display.password])
-    helpers = []
-    if plan.tpm is not None:
-        theirs = opened.pair("tpm-chr")
-        helper = start_swtpm(order.swtpm or "swtpm", plan.tpm, theirs, log.fd, environment)
-        undo.push_async_callback(_end, helper)
-        helpers.append(helper)
+    helpers = _helpers(order, log, opened, undo)
     record = machines.RunRecord(
         started=time.time(),
         warnings=order.warnings,
         helpers=tuple(records.to_plain(helper.id) for helper in helpers),
+        passts=cables.saved(),
     )
     undo.callback(_forget, plan.name)
     # A thread that writes cannot be cancelled: what is undone must not appear again after it.
@@ -224,6 +222,7 @@ async def _spawn(
         process=process,
         session=None,
         gateway=gateway,
+        cables=cables,
         helpers=helpers,
         started=record.started,
     )
@@ -233,6 +232,30 @@ async def _spawn(
 async def _end(process: Process) -> None:
     # Whoever cancels a start twice must not leave its QEMU behind.
     await finish(end_process(process))
+
+
+def _helpers(order: Order, log: MachineLog, opened: Opened, undo: AsyncExitStack) -> list[Process]:
+    """The programs that QEMU needs beside it."""
+    if order.plan.tpm is None:
+        return []
+    theirs = opened.pair("tpm-chr")
+    environment = environment_for_qemu(os.environ, [order.plan.display.password])
+    helper = start_swtpm(order.swtpm or "swtpm", order.plan.tpm, theirs, log.fd, environment)
+    undo.push_async_callback(_end, helper)
+    return [helper]
+
+
+async def _cables(order: Order, log: MachineLog, opened: Opened, undo: AsyncExitStack) -> Cables:
+    """What the network cards are plugged into, open for QEMU."""
+    cables = Cables(name=order.plan.name, log=log, group=order.group)
+    undo.callback(cables.close)
+    undo.push_async_callback(_end_cables, cables)
+    await cables.open(order.plan, opened, order.step)
+    return cables
+
+
+async def _end_cables(cables: Cables) -> None:
+    await finish(cables.clear_away())
 
 
 def _forget(name: str) -> None:

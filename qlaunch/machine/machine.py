@@ -8,11 +8,12 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
 from qlaunch.aio import finish
+from qlaunch.argv.cables import set_link
 from qlaunch.errors import CommandError, PhaseError, QlaunchError, SessionLostError, TimedOutError
 from qlaunch.host.process import Process
 from qlaunch.machine.console import Console
@@ -21,6 +22,9 @@ from qlaunch.machine.log import MachineLog
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Session
 from qlaunch.store import files, machines
+
+if TYPE_CHECKING:
+    from qlaunch.machine.cables import Cables
 
 STATUS_TIMEOUT = 2.0
 RESET_TIMEOUT = 10.0
@@ -42,6 +46,7 @@ class Machine:
     process: Process
     session: Session | None
     gateway: Gateway
+    cables: Cables | None = None
     consoles: dict[str, Console] = Factory(dict)
     helpers: list[Process] = Factory(list)
     started: float = 0.0
@@ -101,6 +106,10 @@ class Machine:
                         "set_password", {"protocol": protocol, "password": password}
                     )
         await self._boot_order_after_reset(session)
+        for nic in self.plan.nics:
+            if nic.link == "down":
+                pull_out = set_link(nic, up=False)
+                await session.execute(pull_out.name, pull_out.arguments)
         board = self.plan.board
         if board.memory_current < board.memory and not continued:
             await self._balloon(session, board.memory_current)
@@ -169,6 +178,8 @@ class Machine:
     async def close(self) -> None:
         """Let go of everything; the process must have ended, or is left to another supervisor."""
         self.gateway.close()
+        if self.cables is not None:
+            self.cables.close()
         for console in self.consoles.values():
             console.close()
         if self.session is not None:
@@ -183,6 +194,8 @@ class Machine:
         for helper in self.helpers:
             await end_process(helper, HELPER_TIMEOUT)
         await self.gateway.ended()
+        if self.cables is not None:
+            await self.cables.clear_away()
         shutil.rmtree(self.plan.places.runtime, ignore_errors=True)
         await self.close()
 

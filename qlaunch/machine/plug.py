@@ -21,24 +21,18 @@ from qlaunch.errors import (
     BusyError,
     CommandError,
     HostError,
-    PhaseError,
     QlaunchError,
-    RefusedError,
     TimedOutError,
 )
-from qlaunch.machine import live, plug_notes
+from qlaunch.machine import letting_go, live, plug_notes
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.plug_notes import Plug
 from qlaunch.plan.model import Disk, Plan
 from qlaunch.qmp.session import Session
 
-# How long a guest has for letting go of a disk, unless the user says otherwise. Linux takes half a
-# second, Windows a few.
-DETACH_TIMEOUT = 15.0
 # A device that needs no guest is out at once.
 GONE_TIMEOUT = 5.0
-_ALREADY = "already in the process of unplug"
 
 
 # ---- bringing together --------------------------------------------------------------------------
@@ -52,13 +46,13 @@ async def settle(machine: Machine) -> tuple[str, ...]:
     """
     session = machine.talk()
     noted = await asyncio.to_thread(plug_notes.load, machine)
-    present = await _present(session)
+    there = await present(session)
     known = {disk.id for disk in machine.plan.disks}
-    gone = tuple(disk for disk in machine.plan.disks if disk.device.id not in present)
+    gone = tuple(disk for disk in machine.plan.disks if disk.device.id not in there)
     fresh = [each for each in noted if each.disk.id not in known]
     if not gone and not noted:
         return ()
-    loose = [each for each in fresh if each.disk.device.id not in present]
+    loose = [each for each in fresh if each.disk.device.id not in there]
     loose += [Plug(disk=disk) for disk in gone]
     if loose and tuple(loose) != noted:
         await asyncio.to_thread(plug_notes.save, machine, tuple(loose))
@@ -75,7 +69,7 @@ async def settle(machine: Machine) -> tuple[str, ...]:
     return tuple(disk.id for disk in gone)
 
 
-async def _present(session: Session) -> set[str]:
+async def present(session: Session) -> set[str]:
     """The devices that QEMU has, by id."""
     found = await session.execute("qom-list", {"path": "/machine/peripheral"})
     return {str(entry["name"]) for entry in found}
@@ -189,7 +183,7 @@ async def _take_back(machine: Machine, each: Plug) -> None:
     """Undo what was done of an attach that failed."""
     with contextlib.suppress(QlaunchError):
         session = machine.talk()
-        if plug.outermost(each.disk) in await _present(session):
+        if plug.outermost(each.disk) in await present(session):
             # The guest has not seen it yet, or QEMU takes it out at once.
             with session.expect("DEVICE_DELETED", match={"device": each.disk.device.id}) as gone:
                 await _send(session, plug.take_out(each.disk))
@@ -207,50 +201,24 @@ async def detach(bench: Bench, disk: Disk, *, timeout: float) -> None:
     Raises: TimedOutError when it did not within `timeout` seconds: it may still do so, and the
     disk is gone then; RefusedError when the guest said no; BusyError, PhaseError, CommandError.
     """
-    await _check_can_answer(bench, disk)
-    machine, session = bench.machine, bench.session
-    assert machine is not None
-    match = {"device": disk.device.id}
-    with session.expect("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", match=match) as answers:
-        try:
-            await bench.execute([plug.take_out(disk)])
-        except CommandError as error:
-            if _ALREADY not in error.message:
-                raise
-        bench.step("detach: asked")
-        try:
-            answer = await answers.get(timeout=timeout)
-        except TimedOutError:
-            raise _not_let_go(bench, disk, timeout) from None
-    if answer.name != "DEVICE_DELETED":
-        raise RefusedError(
-            f"{bench.name}: the guest refuses to let go of {disk.id}",
-            hint="have it stop using the disk (unmount, eject), then try again",
-        )
+    if disk.bus in plug.PATIENT:
+        await letting_go.check_can_answer(bench, disk.id)
+    await check_idle(bench)
+    await letting_go.wait(
+        bench,
+        letting_go.Parting(
+            ident=disk.id,
+            device=disk.device.id,
+            command=plug.take_out(disk),
+            refusal="have it stop using the disk (unmount, eject), then try again",
+        ),
+        timeout,
+    )
     bench.step("detach: out")
+    machine = bench.machine
+    assert machine is not None
     await finish(settle(machine))
     bench.plan = machine.plan
-
-
-def _not_let_go(bench: Bench, disk: Disk, timeout: float) -> TimedOutError:
-    return TimedOutError(
-        f"{bench.name}: the guest has not let go of {disk.id} within {timeout:g} s",
-        hint="it has been asked: the disk is detached as soon as the guest lets go, or at its next"
-        f" reset; until then `qlaunch status {bench.name}` shows it. A guest that has just"
-        " started, or has no driver, does not answer",
-    )
-
-
-async def _check_can_answer(bench: Bench, disk: Disk) -> None:
-    """Raises: PhaseError when the guest cannot let go of anything, BusyError."""
-    assert bench.machine is not None
-    state = await bench.machine.run_state()
-    if disk.bus in plug.PATIENT and state != "running":
-        raise PhaseError(
-            f"{bench.name} is {state}: its guest cannot let go of {disk.id}",
-            hint=f"`qlaunch resume {bench.name}` first",
-        )
-    await check_idle(bench)
 
 
 async def check_idle(bench: Bench) -> None:

@@ -1,7 +1,8 @@
-"""Disks that QEMU may have and the saved plan has not: noted before QEMU is told of them.
+"""Disks and cards that QEMU may have and the saved plan has not: noted before QEMU is told.
 
 `<state>/machines/NAME/plugs.json` is there while a disk is plugged in, cleared away or moved, and
 counts only for the QEMU process that it names: a supervisor that comes later brings both together.
+`cards.json` is the same for network cards.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from attrs import frozen
 
 from qlaunch import records
 from qlaunch.machine.machine import Machine
-from qlaunch.plan.model import Device, Disk
+from qlaunch.plan.model import Device, Disk, Nic
 from qlaunch.store import files, paths
 
 _VERSION = 1
 _NAME = "plugs.json"
+_CARDS = "cards.json"
 
 
 @frozen(kw_only=True)
@@ -46,8 +48,15 @@ class _Notes:
     move: Move | None = None
 
 
-def _path(machine: Machine) -> str:
-    return os.path.join(paths.machine_state(machine.name), _NAME)
+@frozen(kw_only=True)
+class _Cards:
+    version: int = _VERSION
+    process: str = ""
+    cards: tuple[Nic, ...] = ()
+
+
+def _path(machine: Machine, name: str = _NAME) -> str:
+    return os.path.join(paths.machine_state(machine.name), name)
 
 
 def _process(machine: Machine) -> str:
@@ -87,3 +96,19 @@ def save(machine: Machine, plugs: tuple[Plug, ...], move: Move | None = None) ->
         files.write_json(_path(machine), records.to_plain(notes), lasting=False)
     else:
         files.remove(_path(machine), lasting=False)
+
+
+def load_cards(machine: Machine) -> tuple[Nic, ...]:
+    """The network cards that are noted for this QEMU. Raises: HostError."""
+    found = files.load_record(_Cards, _path(machine, _CARDS), _VERSION)
+    return found.cards if found is not None and found.process == _process(machine) else ()
+
+
+def save_cards(machine: Machine, cards: tuple[Nic, ...]) -> None:
+    """Note these and no others. Raises: HostError."""
+    path = _path(machine, _CARDS)
+    if cards:
+        notes = _Cards(process=_process(machine), cards=cards)
+        files.write_json(path, records.to_plain(notes), lasting=False)
+    else:
+        files.remove(path, lasting=False)

@@ -19,7 +19,7 @@ from qlaunch.machine.plug_notes import Plug
 from qlaunch.machine.prepare import heads_of, look, with_shipped
 from qlaunch.plan import Plan, resolve
 from qlaunch.plan.draft import is_q35
-from qlaunch.plan.model import Leases
+from qlaunch.plan.model import Device, Leases
 from qlaunch.plan.notes import Finding
 from qlaunch.profile import devices as wish_of
 from qlaunch.profile.load import load
@@ -27,6 +27,7 @@ from qlaunch.profile.model import Profile
 from qlaunch.store import machines, paths
 from qlaunch.units import format_size
 
+NO_PORT = "use --bus scsi or usb, or restart it: a start makes four spare ones"
 _HINTS = {
     'set format = "raw"': "say --format raw",
     'set format = "qcow2"': "say --format qcow2",
@@ -80,11 +81,11 @@ async def plan_plug(bench: Bench, wish: Wish) -> Planned:
     before = resolve(without, facts, bench.leases, places, heads)
     after = resolve(with_it, facts, bench.leases, places, heads)
     fresh = [each for each in after.findings if each not in before.findings]
-    _check_board(bench.plan, after.plan)
+    check_board(bench.plan, after.plan)
     _check_bus(bench, after.plan, disk.id)
-    _raise(each for each in fresh if each.level == "error")
+    raise_first(each for each in fresh if each.level == "error")
     found = _plug(bench.plan, after.plan, disk.id)
-    _check_address(bench.plan, found)
+    check_address(bench.plan, found.adapter or found.disk.device, NO_PORT)
     return Planned(
         plug=found,
         leases=_leases(bench.leases, after.leases, found),
@@ -218,7 +219,7 @@ def _values(disk: wish_of.Disk) -> dict[str, object]:
 # ---- what must be right -------------------------------------------------------------------------
 
 
-def _check_board(running: Plan, planned: Plan) -> None:
+def check_board(running: Plan, planned: Plan) -> None:
     if is_q35(running.board.machine) != is_q35(planned.board.machine):
         raise RefusedError(
             f"{running.name}: its profile has another board now ({planned.board.machine}) than the"
@@ -263,7 +264,7 @@ def _toml(ident: str, path: str, bus: str) -> str:
     return f'[[disk]]\nid = "{ident}"\npath = "{path}"\nbus = "{bus}"'
 
 
-def _raise(errors: Iterable[Finding]) -> None:
+def raise_first(errors: Iterable[Finding]) -> None:
     """Raise the first error in the words of the command line."""
     for each in errors:
         hint = each.hint or ""
@@ -280,23 +281,20 @@ def _plug(running: Plan, planned: Plan, ident: str) -> Plug:
     return Plug(disk=evolve(disk, device=evolve(disk.device, props=props)), adapter=adapter)
 
 
-def _check_address(running: Plan, found: Plug) -> None:
+def check_address(running: Plan, device: Device, no_port: str) -> None:
     """Raises: ConflictError where the machine that runs has no such place, or something else at
     it: its profile has changed since the start."""
-    device = found.adapter or found.disk.device
     bus = device.props.get("bus")
     taken = {_place(each.props): each.id for each in running.all_devices()}
     if (other := taken.get(_place(device.props))) is not None:
         raise ConflictError(
-            f"{running.name}: the place of the new disk is taken by {other} until its next start",
+            f"{running.name}: the place of {device.id.removesuffix('-dev')} is taken by {other}"
+            " until its next start",
             hint=f"`qlaunch restart {running.name}` brings machine and profile together",
         )
     ports = {each.id for each in running.controllers}
     if str(bus).startswith("rp") and bus not in ports:
-        raise RefusedError(
-            f"{running.name}: all its PCI root ports are used",
-            hint="use --bus scsi or usb, or restart it: a start makes four spare ones",
-        )
+        raise RefusedError(f"{running.name}: all its PCI root ports are used", hint=no_port)
 
 
 def _place(props: Mapping[str, object]) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Disks written into a profile, changed there and taken out; all comments stay.
+"""Disks and cards written into a profile, changed there and taken out; all comments stay.
 
 tomlkit is imported where it is used: the supervisor lives without it until then.
 """
@@ -21,7 +21,8 @@ from qlaunch.store import paths
 Change = Callable[[str], str]
 
 _HEADER = re.compile(r"\s*\[")
-_DISK = re.compile(r"\s*\[\[\s*disk\s*\]\]")
+# The arrays that can be written to, with a word for people.
+_WORDS = {"disk": "disk", "nic": "network card"}
 
 
 def check_writable(path: str) -> None:
@@ -74,19 +75,19 @@ def changed(text: str, path: str, name: str, how: Change) -> str:
     return after
 
 
-def put(ident: str, values: Mapping[str, object]) -> Change:
-    """Say `values` in the `[[disk]]` called `ident`, which is added if the file has none; None
-    takes a key out."""
+def put(ident: str, values: Mapping[str, object], array: str = "disk") -> Change:
+    """Say `values` in the `[[disk]]` (or of another `array`) called `ident`, which is added if the
+    file has none; None takes a key out."""
     said = {key: value for key, value in values.items() if value is not None}
 
     def how(text: str) -> str:
         import tomlkit
 
         document = tomlkit.parse(text)
-        tables: list[Any] = document.get("disk") or []
+        tables: list[Any] = document.get(array) or []
         table = next((each for each in tables if each.get("id") == ident), None)
         if table is None:
-            return _added(text, {"id": ident, **said})
+            return _added(text, array, {"id": ident, **said})
         for key in values.keys() - said.keys():
             table.pop(key, None)
         for key, value in said.items():
@@ -97,75 +98,76 @@ def put(ident: str, values: Mapping[str, object]) -> Change:
     return how
 
 
-def drop(ident: str, path: str) -> Change:
-    """Take the `[[disk]]` called `ident` out."""
+def drop(ident: str, path: str, array: str = "disk") -> Change:
+    """Take the `[[disk]]`, or one of another `array`, called `ident` out."""
 
     def how(text: str) -> str:
         import tomlkit
 
         said = tomlkit.parse(text).unwrap()
-        tables = said.get("disk") or []
+        tables = said.get(array) or []
         at = next((n for n, each in enumerate(tables) if each.get("id") == ident), None)
         if at is None:
             raise RefusedError(
-                f"{path} does not say the disk {ident} itself: it comes from what it extends",
-                hint="leave --persist out: the disk is back at the next start then",
+                f"{path} does not say the {_WORDS[array]} {ident} itself: it comes from what it"
+                " extends",
+                hint="leave --persist out: it is back at the next start then",
             )
         del tables[at]
-        lines, blocks = text.splitlines(keepends=True), _blocks(text)
+        lines, blocks = text.splitlines(keepends=True), _blocks(text, array)
         if len(blocks) == len(tables) + 1:
             first, last = blocks[at]
             if first and not lines[first - 1].strip() and last < len(lines):
                 last += not lines[last].strip()  # one of the empty lines around it goes as well
             after = "".join((*lines[:first], *lines[last:]))
-            if _disks(after) == tables:
+            if _items(after, array) == tables:
                 return after
         document = tomlkit.parse(text)  # an inline table, or something else unusual
-        del document["disk"][at]
+        del document[array][at]
         return tomlkit.dumps(document)
 
     return how
 
 
-def _added(text: str, values: Mapping[str, object]) -> str:
-    """`text` with a `[[disk]]` more: after the last one, before the comment of what follows."""
+def _added(text: str, array: str, values: Mapping[str, object]) -> str:
+    """`text` with an item of `array` more: after the last, before the comment of what follows."""
     import tomlkit
 
     table = tomlkit.table()
     for key, value in values.items():
         table[key] = value
-    block = f"[[disk]]\n{table.as_string().strip()}\n"
-    lines, blocks = text.splitlines(keepends=True), _blocks(text)
+    block = f"[[{array}]]\n{table.as_string().strip()}\n"
+    lines, blocks = text.splitlines(keepends=True), _blocks(text, array)
     at = blocks[-1][1] if blocks else len(lines)
     before, rest = "".join(lines[:at]), "".join(lines[at:])
     if before and not before.endswith("\n"):
         before += "\n"
     after = f"{before}\n{block}{rest}" if before.strip() else f"{block}{rest}"
-    if _disks(after) != [*(_disks(text) or []), dict(values)]:
+    if _items(after, array) != [*(_items(text, array) or []), dict(values)]:
         # It says `disk = [{ ... }]`.
         inline = tomlkit.inline_table()
         inline.update(dict(values))
         document = tomlkit.parse(text)
-        document["disk"].append(inline)
+        document[array].append(inline)
         return tomlkit.dumps(document)
     return after
 
 
-def _disks(text: str) -> Any:
+def _items(text: str, array: str) -> Any:
     try:
-        return parse_toml(text).get("disk") or []
+        return parse_toml(text).get(array) or []
     except (ValueError, RecursionError):
         return None
 
 
-def _blocks(text: str) -> list[tuple[int, int]]:
-    """The lines of each `[[disk]]`, first and after the last; comments and empty lines at its end
-    belong to what follows. tomlkit has it the other way round."""
-    lines = text.splitlines()
+def _blocks(text: str, array: str) -> list[tuple[int, int]]:
+    """The lines of each item of `array`, first and after the last; comments and empty lines at its
+    end belong to what follows. tomlkit has it the other way round."""
+    lines, header = text.splitlines(), re.compile(rf"\s*\[\[\s*{array}\s*\]\]")
     headers = [at for at, line in enumerate(lines) if _HEADER.match(line)]
     found = []
     for at, end in pairwise([*headers, len(lines)]):
-        if _DISK.match(lines[at]):
+        if header.match(lines[at]):
             while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
                 end -= 1
             found.append((at, end))

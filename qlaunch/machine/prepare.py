@@ -10,8 +10,9 @@ from attrs import evolve, frozen
 from qlaunch import demo
 from qlaunch.facts import Facts, ImageFacts
 from qlaunch.host.gather import gather
+from qlaunch.machine.network_facts import network_facts
 from qlaunch.plan import Leases, Places, Plan, Resolution, resolve
-from qlaunch.plan.devices import split_forward
+from qlaunch.plan.forwards import readable
 from qlaunch.profile.devices import Disk
 from qlaunch.profile.load import load
 from qlaunch.profile.model import Profile
@@ -84,6 +85,7 @@ async def look(profile: Profile, places: Places, heads: Mapping[str, str] | None
         paths.cache_dir(),
         ports=list(_ports(profile)),
     )
+    facts = evolve(facts, network=await network_facts(profile))
     folders = {share.path: _folder(share.path) for share in profile.share if share.path}
     return evolve(facts, images={**facts.images, **folders}) if folders else facts
 
@@ -136,10 +138,9 @@ def _ports(profile: Profile) -> Iterator[tuple[str, int]]:
     host = display.listen or "127.0.0.1"
     yield from ((host, port) for port in (display.port, display.tls_port, display.vnc_port) if port)
     for nic in profile.nic:
-        for text in nic.forward:
-            protocol, address, port, _guest = split_forward(text)
-            if protocol == "tcp":
-                yield (address, port)
+        for each in readable(nic.forward):
+            if each.proto == "tcp":
+                yield (each.address, each.port)
 
 
 def _folder(path: str) -> ImageFacts:

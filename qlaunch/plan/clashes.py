@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from qlaunch.plan.devices import split_forward
 from qlaunch.plan.draft import Draft
+from qlaunch.plan.forwards import readable
 from qlaunch.plan.model import Plan
 
 # What qlaunch names itself: devices and sockets, called like the item; block nodes; the TPM's
@@ -86,7 +86,7 @@ def _ports(draft: Draft) -> None:
     for key, protocol, address, port in _listeners(draft):
         holders = seen.setdefault((protocol, port), [])
         for other_key, other in holders:
-            if address == other or "0.0.0.0" in (address, other):
+            if address == other or _covers(address, other) or _covers(other, address):
                 draft.notes.error(
                     key,
                     f"port {port} is already taken by {other_key}",
@@ -94,6 +94,11 @@ def _ports(draft: Draft) -> None:
                 )
                 break
         holders.append((key, address))
+
+
+def _covers(whole: str, part: str) -> bool:
+    """Whether who listens on `whole` takes the port from `part`."""
+    return whole == "::" or (whole == "0.0.0.0" and ":" not in part)
 
 
 def _listeners(draft: Draft) -> Iterator[tuple[str, str, str, int]]:
@@ -104,6 +109,5 @@ def _listeners(draft: Draft) -> Iterator[tuple[str, str, str, int]]:
         if number:
             yield f"display.{key}", "tcp", host, number
     for nic in draft.profile.nic:
-        for text in nic.forward:
-            protocol, address, port, _guest = split_forward(text)
-            yield f"nic.{nic.id}.forward", protocol, address, port
+        for each in readable(nic.forward):
+            yield f"nic.{nic.id}.forward", each.proto, each.address, each.port

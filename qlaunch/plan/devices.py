@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import Literal
 
-from qlaunch.plan.draft import Draft, stable_bytes
+from qlaunch.plan.draft import Draft
 from qlaunch.plan.lines import channels
-from qlaunch.plan.model import Device, Nic, Share
+from qlaunch.plan.model import Device, Share
+from qlaunch.plan.nics import nic_model
 from qlaunch.plan.pci import Request
 from qlaunch.profile import devices as wish_of
 from qlaunch.units import format_size
 
 MIB = 1 << 20
-_NICS = {
-    "rtl8139": "rtl8139",
-    "pcnet": "pcnet",
-    "e1000": "e1000",
-    "e1000e": "e1000e",
-    "virtio": "virtio-net-pci",
-}
 _VIDEOS = {"qxl": "qxl-vga", "std": "VGA", "virtio": "virtio-vga", "cirrus": "cirrus-vga"}
 
 
@@ -129,118 +122,6 @@ def sound(draft: Draft) -> tuple[Literal["spice", "none"] | None, tuple[Device, 
     card = draft.device("sound.model", "sound0", "ich9-intel-hda", {})
     props = {"bus": "sound0.0", "cad": 0, **audio}
     return backend, (card, draft.device("sound.model", "sound0-codec", "hda-duplex", props))
-
-
-def nic_model(draft: Draft, wish: wish_of.Nic) -> str:
-    return wish.model or draft.defaults.nic
-
-
-def mac_of(draft: Draft, wish: wish_of.Nic) -> str:
-    """The card's MAC: as said, as leased, or made from who and where the machine is."""
-    if wish.mac:
-        return wish.mac.lower()
-    if wish.id in draft.leases.macs:
-        return draft.leases.macs[wish.id]
-    tail = stable_bytes(
-        "mac", draft.facts.host.machine_id, str(draft.facts.host.uid), draft.name, wish.id
-    )[:3]
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
-
-
-def nics(draft: Draft, *, network_boot: bool) -> tuple[Nic, ...]:
-    """The network cards, each on QEMU's user network or without a cable."""
-    cards = tuple(_nic(draft, wish, network_boot=network_boot) for wish in draft.profile.nic)
-    seen: dict[str, str] = {}
-    for card in cards:
-        other = seen.setdefault(card.mac, card.id)
-        if other != card.id:
-            draft.notes.error(
-                f"nic.{card.id}.mac",
-                f"{card.mac} is already the address of {other}",
-                hint="leave `mac` out and each card gets its own",
-            )
-    return cards
-
-
-def _nic(draft: Draft, wish: wish_of.Nic, *, network_boot: bool) -> Nic:
-    model, mac, backend = nic_model(draft, wish), mac_of(draft, wish), wish.backend or "user"
-    key = f"nic.{wish.id}"
-    props: dict[str, object] = {"mac": mac}
-    # Without its boot ROM the firmware starts sooner, and QEMU needs no ROM file that some
-    # distributions package apart.
-    props |= {} if network_boot else {"romfile": ""}
-    netdev: dict[str, object] | None = None
-    if backend == "user":
-        netdev = {"type": "user", "id": wish.id}
-        props["netdev"] = wish.id
-        if wish.forward:
-            netdev["hostfwd"] = [{"str": _hostfwd(text)} for text in wish.forward]
-        if wish.restrict:
-            netdev["restrict"] = True
-    elif wish.forward:
-        draft.notes.error(
-            f"{key}.forward",
-            "a card without a cable cannot forward ports",
-            hint='set backend = "user"',
-        )
-    for text in wish.forward:
-        _check_forward(draft, f"{key}.forward", text)
-    return Nic(
-        id=wish.id,
-        model=model,
-        mac=mac,
-        device=draft.device(f"{key}.model", f"{wish.id}-dev", _NICS[model], props),
-        netdev=netdev,
-        forwards=tuple(wish.forward),
-    )
-
-
-def split_forward(text: str) -> tuple[str, str, int, int]:
-    """Protocol, address, port here and port in the guest of a forward as profiles write it."""
-    rest, protocol = text, "tcp"
-    for word in ("tcp", "udp"):
-        if rest.startswith(f"{word}:"):
-            rest, protocol = rest[len(word) + 1 :], word
-    head, _, guest = rest.rpartition(":")
-    address, _, port = head.rpartition(":")
-    return protocol, address.strip("[]") or "127.0.0.1", int(port), int(guest)
-
-
-def _hostfwd(text: str) -> str:
-    protocol, address, port, guest = split_forward(text)
-    address = f"[{address}]" if ":" in address else address
-    return f"{protocol}:{address}:{port}-:{guest}"
-
-
-def _check_forward(draft: Draft, key: str, text: str) -> None:
-    protocol, address, port, _guest = split_forward(text)
-    if not is_address(address):
-        draft.notes.error(key, f"{address!r} is no IP address", hint="such as 127.0.0.1")
-    elif ":" in address:
-        draft.notes.error(
-            key, f"{text!r}: QEMU's user network forwards IPv4 only", hint="use an IPv4 address"
-        )
-    if port < 1024 and draft.facts.host.uid != 0:
-        draft.notes.error(
-            key,
-            f"port {port} is below 1024 and reserved for root",
-            hint=f"use {port + 8000} or so",
-            cause="refused",
-        )
-    holder = draft.facts.ports_in_use.get(f"{protocol}/{port}")
-    if holder:
-        draft.notes.error(
-            key, f"port {port} is taken by {holder}", hint="pick another port", cause="conflict"
-        )
-
-
-def is_address(text: str) -> bool:
-    """Whether `text` is an IP address of either version."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def shares(draft: Draft) -> tuple[Share, ...]:

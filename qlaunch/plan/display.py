@@ -6,9 +6,9 @@ QEMU itself listens on nothing: clients reach qlaunch's sockets and are handed o
 from __future__ import annotations
 
 from qlaunch.facts import Facts
-from qlaunch.plan.devices import is_address
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import Display, Endpoint, View
+from qlaunch.plan.nics import is_address
 from qlaunch.plan.notes import Notes
 from qlaunch.profile.model import Profile
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Literal, cast
 
 from attrs import frozen
@@ -13,6 +14,12 @@ _TEXT = re.compile(
     r"(?:(?P<proto>tcp|udp):)?(?:(?:\[(?P<six>[^\]]*)\]|(?P<four>[0-9.]+)):)?"
     r"(?P<port>[0-9]{1,5}):(?:(?:\[(?P<to_six>[^\]]*)\]|(?P<to_four>[0-9.]+)):)?(?P<to>[0-9]{1,5})"
 )
+_RANGES = re.compile(
+    r"(?P<head>(?:(?:tcp|udp):)?(?:(?:\[[^\]]*\]|[0-9.]+):)?)"
+    r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?:(?P<to>[0-9]{1,5})(?:-(?P<to_last>[0-9]{1,5}))?"
+)
+# Ports that one range may have.
+MOST = 256
 ANY4, ANY6, LOOPBACK = "0.0.0.0", "::", "127.0.0.1"
 
 
@@ -73,6 +80,29 @@ class Forward:
 def canonical(texts: Iterable[str], default: str = LOOPBACK) -> tuple[str, ...]:
     """`texts` in the one spelling that each forward has. Raises: ValueError."""
     return tuple(str(Forward.parse(text, default)) for text in texts)
+
+
+def expand(text: str, default: str = LOOPBACK) -> tuple[Forward, ...]:
+    """The forwards that `text` says, in which ports may be ranges. Raises: ValueError."""
+    match = _RANGES.fullmatch(text)
+    if match is None:
+        return (Forward.parse(text, default),)
+    first, last, to = int(match["first"]), int(match["last"] or 0), int(match["to"])
+    last = last or first
+    to_last = int(match["to_last"] or to + last - first)
+    if last < first or to_last - to != last - first:
+        raise ValueError(f"{text[:60]!r}: the two ranges of ports are not of the same length")
+    if last - first >= MOST:
+        raise ValueError(f"{text[:60]!r}: a range has at most {MOST} ports")
+    pairs = zip(range(first, last + 1), range(to, to_last + 1), strict=True)
+    return tuple(Forward.parse(f"{match['head']}{port}:{goal}", default) for port, goal in pairs)
+
+
+def readable(texts: Iterable[str]) -> Iterator[Forward]:
+    """The forwards of `texts`, without those that are none."""
+    for text in texts:
+        with suppress(ValueError):
+            yield from expand(text)
 
 
 def _address(text: str, whole: str) -> str:

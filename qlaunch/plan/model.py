@@ -166,10 +166,12 @@ class Attachment:
 
 @frozen(kw_only=True)
 class Nic:
-    """A network card; `netdev` is the JSON of its `-netdev`, None for a card without a cable.
+    """A network card; `netdev` is the JSON of its `-netdev` for a command line by hand, None for a
+    card without a cable.
 
     `attachment` is there where the cable is a TAP that netd, or the user's own network service
-    (`rootless`), hands over.
+    (`rootless`), hands over; `program` where it is a program's, passt. `forwards` are as
+    `plan.forwards.Forward` writes them.
     """
 
     id: str
@@ -180,6 +182,8 @@ class Nic:
     forwards: tuple[str, ...] = ()
     backend: Backend = "user"
     attachment: Attachment | None = None
+    program: str | None = None
+    link: Literal["up", "down"] = "up"
 
 
 @frozen(kw_only=True)

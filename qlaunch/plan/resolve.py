@@ -18,6 +18,7 @@ from qlaunch.plan import (
     firmware,
     identity,
     lines,
+    nics,
     rules,
     usb,
 )
@@ -141,7 +142,7 @@ def _assemble(draft: Draft, shape: Board) -> Plan:
 def _with_drives(draft: Draft, plan: Plan) -> Plan:
     """`plan` with all that can be booted from, each with its turn."""
     all_disks, all_drives = disks.disks(draft), disks.drives(draft)
-    cards = devices.nics(draft, network_boot=boot.network_boot(draft))
+    cards = nics.nics(draft, network_boot=boot.network_boot(draft))
     turns = boot.order(draft, boot.Candidates.of(all_disks, all_drives, cards))
     # With Secure Boot only code in system management mode may write the variables (OVMF README).
     secure = plan.firmware is not None and plan.firmware.secure

@@ -132,11 +132,23 @@ class Nic:
     """A network card."""
 
     id: str = key.ident("Its name: `net0`.")
+    network: str | None = key.text(
+        "The network that it is plugged into: `networks/NAME.toml`, see `docs/network.md`.",
+        example="default",
+        otherwise="none, `backend` counts",
+        pattern=key.NETWORK_NAME,
+        pattern_words=key.NETWORK_NAME_WORDS,
+    )
     backend: str | None = key.choice(
-        "Where the cable goes: `user` is QEMU's own NAT, `none` is no cable.",
+        "Where the cable goes where no `network` is said: `user` is QEMU's own NAT, `passt` the"
+        " same by the program passt, with this computer's address in the guest, `none` is no cable."
+        " `auto` is the network `default` where a network service answers or can be had without"
+        " root, else `passt`, else `user`; `qlaunch status` says which.",
+        "auto",
         "user",
+        "passt",
         "none",
-        otherwise="`user`",
+        otherwise="`user`: a guest's network does not change with what is installed here",
     )
     model: str | None = key.choice(
         "Card.",
@@ -156,15 +168,51 @@ class Nic:
     address: str | None = key.text(
         "PCI address.", otherwise="chosen once, then kept", example="03.0", **key.PCI_ADDRESS
     )
+    ipv4: str | None = key.text(
+        "IPv4 address that the network keeps for it.",
+        example="192.168.150.10",
+        otherwise="one that the network chooses by the MAC address, and keeps",
+        pattern=r"[0-9.]{7,15}",
+        pattern_words="an IPv4 address",
+    )
+    ipv6: str | None = key.text(
+        "IPv6 address that it may use besides those that the network gives.",
+        example="fd00:150::10",
+        otherwise="none",
+        pattern=r"[0-9a-fA-F:.]{2,45}",
+        pattern_words="an IPv6 address",
+    )
+    filter: str | None = key.choice(
+        "What the guest may send into the network: `clean` with its own MAC and IP addresses only,"
+        " and nothing of a DHCP server or router; `mac` with its own MAC address; `none` anything.",
+        "clean",
+        "mac",
+        "none",
+        otherwise="`clean`",
+    )
+    queues: int | None = key.integer(
+        "Pairs of queues of a virtio card on a network; as many of the guest's processors can work"
+        " on it at once.",
+        1,
+        16,
+        otherwise="1",
+        example="2",
+    )
     forward: tuple[str, ...] = key.words(
         "Ports of this computer that lead into the guest:"
-        " `[tcp:|udp:][ADDRESS:]PORT:GUESTPORT`, on 127.0.0.1 unless said.",
+        " `[tcp:|udp:][ADDRESS:]PORT:GUESTPORT`, on 127.0.0.1 unless said. An IPv6 address stands"
+        " in brackets, and `8000-8009:80-89` is ten of them.",
         example='["2222:22"]',
         pattern=key.FORWARD,
-        pattern_words="a forward such as '2222:22' or 'udp:0.0.0.0:5353:53', ports 1 to 65535",
+        pattern_words="a forward such as '2222:22', 'udp:0.0.0.0:5353:53' or '8000-8009:80-89',"
+        " ports 1 to 65535",
+    )
+    link: str | None = key.choice(
+        "Whether the cable is in when the machine starts.", "up", "down", otherwise="`up`"
     )
     restrict: bool | None = key.boolean(
-        "Keep the guest from everything but its forwards.", otherwise="false"
+        "Keep the guest from everything but its forwards; with the backend `user`.",
+        otherwise="false",
     )
 
 

@@ -167,4 +167,8 @@ MAC_ADDRESS = {
 }
 
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-FORWARD = rf"((tcp|udp):)?((\[[0-9a-fA-F:.]+\]|[0-9.]+):)?{_PORT}:{_PORT}"
+_PORTS = rf"{_PORT}(-{_PORT})?"
+FORWARD = rf"((tcp|udp):)?((\[[0-9a-fA-F:.]+\]|[0-9.]+):)?{_PORTS}:{_PORTS}"
+
+NETWORK_NAME = r"[a-z0-9][a-z0-9_-]{0,14}"
+NETWORK_NAME_WORDS = "a small letter or digit, then up to 14 small letters, digits, _ and -"

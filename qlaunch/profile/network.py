@@ -16,8 +16,7 @@ NETWORK_SCHEMA = 1
 MODES = ("nat", "routed", "isolated", "open", "bridge", "uplink")
 # Modes of which qlaunch makes the bridge, its address and its DHCP.
 MANAGED = ("nat", "routed", "isolated", "open")
-NETWORK_NAME = r"[a-z0-9][a-z0-9_-]{0,14}"
-NETWORK_NAME_WORDS = "a small letter or digit, then up to 14 small letters, digits, _ and -"
+NETWORK_NAME, NETWORK_NAME_WORDS = key.NETWORK_NAME, key.NETWORK_NAME_WORDS
 AUTO, NONE = "auto", "none"
 
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from qlaunch import records
 from qlaunch.plan.model import PLAN_VERSION, Leases, Places, Plan
@@ -26,15 +26,17 @@ LOG_LIMIT = 1 << 20
 class RunRecord:
     """The QEMU of a machine: written before it is spawned (`process` still None), completed after.
 
-    `process` and `helpers` (swtpm) are the plain data of a `host.process.ProcessId`; `started` is
-    in seconds since the epoch. `begun` is said of a start with `--paused` that is complete: any
-    other machine that has not executed an instruction was cut off in the middle of its start.
+    `process`, `helpers` (swtpm) and `passts` (by the network card's id) are the plain data of a
+    `host.process.ProcessId`; `started` is in seconds since the epoch. `begun` is said of a start
+    with `--paused` that is complete: any other machine that has not executed an instruction was cut
+    off in the middle of its start.
     """
 
     version: int = RUN_VERSION
     started: float = 0.0
     process: Mapping[str, Any] | None = None
     helpers: tuple[Mapping[str, Any], ...] = ()
+    passts: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     begun: bool = False
     warnings: tuple[Mapping[str, Any], ...] = ()
 

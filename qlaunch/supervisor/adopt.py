@@ -20,6 +20,7 @@ from qlaunch.errors import BusyError, QlaunchError
 from qlaunch.host.process import Process, ProcessId
 from qlaunch.host.procfs import find_machine
 from qlaunch.machine import stop
+from qlaunch.machine.cables import Cables, note_passts
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.log import MachineLog
@@ -117,6 +118,7 @@ def _machine(
         process=process,
         session=session,
         gateway=Gateway.of(plan, say=log.say, group=tasks),
+        cables=Cables(name=plan.name, log=log, group=tasks),
         consoles={
             ident: Console(ident, machines.console_log_path(plan.name, ident), recall=True)
             for ident in plan.serials
@@ -143,6 +145,10 @@ async def _take_over(
             machine.gateway.bind(endpoint)
         except QlaunchError as error:
             machine.log.say(f"no {endpoint.protocol}: {error.message}")
+    assert machine.cables is not None
+    await machine.cables.adopt(machine.plan, record.passts)
+    with contextlib.suppress(QlaunchError):  # a full disk: that passt lives with its QEMU anyway
+        await note_passts(machine)
     actor.watch(machine)
     if machine.session is not None:
         try:

@@ -11,7 +11,7 @@ from qlaunch.aio import finish
 from qlaunch.argv import plug as words
 from qlaunch.errors import QlaunchError, RefusedError, UsageError
 from qlaunch.host.images import create_image
-from qlaunch.machine import move, move_live, plug, plug_texts, resize
+from qlaunch.machine import letting_go, move, move_live, plug, plug_texts, resize
 from qlaunch.machine.bench import Bench, telling
 from qlaunch.machine.machine import ensure_folder
 from qlaunch.machine.plug_plan import Planned, Wish, plan_plug
@@ -149,7 +149,7 @@ async def detach(request: Request) -> Any:
         if persist and said:
             plug_texts.check_writable(profile)
             plug_texts.changed(plug_texts.text_of(profile), profile, name, drop)
-        limit = plug.DETACH_TIMEOUT if timeout is None else timeout
+        limit = letting_go.DETACH_TIMEOUT if timeout is None else timeout
         await plug.detach(bench, disk, timeout=limit)
         warnings = []
         if persist and said:

@@ -40,6 +40,10 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
         from qlaunch.supervisor import unplugging
 
         unplugging.note_gone(actor, machine, event)
+    elif event.name == "NETDEV_STREAM_DISCONNECTED":
+        from qlaunch.supervisor import nics
+
+        nics.note_cut(actor, machine, str(event.data.get("netdev-id")))
     elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
         machine.log.say(f"{event.name}: {dict(event.data)}")
 

@@ -38,6 +38,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "guest": None,
         "profile": None,
         "display": [],
+        "network": [],
         "warnings": [dict(warning) for warning in actor.warnings],
     }
     if machine is None:
@@ -53,6 +54,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "guest": plan.guest,
         "profile": plan.profile,
         "display": [endpoint.uri for endpoint in plan.display.endpoints],
+        "network": [_cable(nic) for nic in plan.nics],
     }
 
 
@@ -174,9 +176,18 @@ def _nic(nic: Nic) -> dict[str, Any]:
         "model": nic.model,
         "mac": nic.mac,
         "address": address(nic.device),
-        "backend": "user" if nic.netdev else "none",
+        "backend": nic.backend,
+        "network": nic.attachment.network if nic.attachment else None,
+        "queues": nic.attachment.queues if nic.attachment else 1,
+        "filter": nic.attachment.filter if nic.attachment else None,
+        "link": nic.link,
         "forward": list(nic.forwards),
     }
+
+
+def _cable(nic: Nic) -> str:
+    """Where the cable leads, in two words."""
+    return f"{nic.attachment.network} ({nic.backend})" if nic.attachment else nic.backend
 
 
 def _serial(plan: Plan, ident: str) -> dict[str, Any]:

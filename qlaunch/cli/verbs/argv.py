@@ -86,6 +86,8 @@ def _running_plan(word: str) -> Plan | None:
 
 def _tell(plan: Plan, args: argparse.Namespace, *, running: bool) -> None:
     """What the command line alone cannot do."""
+    from qlaunch.argv import cables
+
     if running:
         output.note(f"{plan.name} runs with this; `--next` shows the next start", quiet=args.quiet)
     for creation in plan.creations():
@@ -93,6 +95,17 @@ def _tell(plan: Plan, args: argparse.Namespace, *, running: bool) -> None:
             output.note(f"it needs an image first: {_making(creation)}", quiet=args.quiet)
     if plan.tpm:
         output.note(f"it needs a swtpm first, with its state in {plan.tpm}", quiet=args.quiet)
+    for nic in plan.nics:
+        if nic.backend == "passt":
+            command = shlex.join(cables.passt_by_hand(nic))
+            output.note(f"it needs a passt first: {command}", quiet=args.quiet)
+        elif nic.attachment is not None:
+            network, name = nic.attachment.network, (nic.netdev or {}).get("ifname")
+            output.note(
+                f"{nic.id} needs a TAP {name} on the network {network}; qlaunch itself gets one"
+                " from the network service",
+                quiet=args.quiet,
+            )
     if not running and not os.path.isdir(plan.places.runtime):
         command = shlex.join(("mkdir", "-p", "-m", "700", plan.places.runtime))
         output.note(f"its sockets need a folder first: {command}", quiet=args.quiet)

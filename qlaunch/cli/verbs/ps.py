@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-HEADER = ("NAME", "STATE", "SINCE", "PID", "MEM", "CPU", "CONNECT")
+HEADER = ("NAME", "STATE", "SINCE", "PID", "MEM", "CPU", "NETWORK", "CONNECT")
 FIELDS = (
-    "name", "state", "since", "pid", "memory", "cpu", "accel", "title", "display", "profile",
-    "warnings",
+    "name", "state", "since", "pid", "memory", "cpu", "accel", "title", "network", "display",
+    "profile", "warnings",
 )  # fmt: skip
 COLORS = {
     "running": output.GREEN,
@@ -37,7 +37,8 @@ COLORS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List the machines that run: their state and since when, process, memory and processor in\n"
-        "use (100 % is one core), and where a viewer connects."
+        "use (100 % is one core), what their network cards are plugged into, and where a viewer\n"
+        "connects."
     )
     parser.epilog = (
         "examples:\n"
@@ -95,6 +96,7 @@ def _row(machine: dict[str, Any], now: float) -> tuple[object, ...]:
         machine.get("pid") or "-",
         "-" if memory is None else units.short_size(memory),
         "-" if cpu is None else f"{cpu:.0f}%",
+        ", ".join(machine.get("network") or ()) or "-",
         " ".join(machine.get("display") or ()) or machine.get("reason") or "-",
     )
 
@@ -114,7 +116,8 @@ def _stopped(running: set[str]) -> list[dict[str, Any]]:
             listed.append(
                 {"name": name, "state": paths.stopped_state(name), "since": last.get("when"),
                  "pid": None, "memory": None, "cpu": None, "accel": None, "title": None,
-                 "display": [], "profile": profile, "warnings": [], "reason": last.get("reason")}
+                 "network": [], "display": [], "profile": profile, "warnings": [],
+                 "reason": last.get("reason")}
             )  # fmt: skip
     return listed
 

@@ -1,0 +1,44 @@
+"""The verbs of network cards, and what happens to their cables by themselves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qlaunch.errors import QlaunchError
+from qlaunch.machine.cables import note_passts
+from qlaunch.machine.machine import Machine
+from qlaunch.supervisor import policy
+
+if TYPE_CHECKING:
+    from qlaunch.supervisor.actor import Actor
+
+# Of one card and in one minute.
+_RENEWALS: dict[tuple[str, str], list[float]] = {}
+
+
+def note_cut(actor: Actor, machine: Machine, ident: str) -> None:
+    """A card's passt has hung up. If it was not we who ended it, another takes its place."""
+    actor.later(_renew(actor, machine, ident))
+
+
+async def _renew(actor: Actor, machine: Machine, ident: str) -> None:
+    while actor.operation is not None:
+        await actor.operation.done.wait()
+    cables, nic = machine.cables, next((n for n in machine.plan.nics if n.id == ident), None)
+    if actor.machine is not machine or machine.process.ended or cables is None or nic is None:
+        return
+    process = cables.passts.get(ident)
+    if process is None or not process.ended:
+        return
+    times = policy.recent(_RENEWALS.get((actor.name, ident), []), time.monotonic())
+    _RENEWALS[(actor.name, ident)] = [*times, time.monotonic()]
+    if len(times) >= policy.RESTARTS:
+        machine.log.say(f"{ident}: passt ended too often; the card is without a network now")
+        return
+    try:
+        await cables.renew_passt(nic)
+        await note_passts(machine)
+        machine.log.say(f"{ident}: passt had ended; another has taken its place")
+    except QlaunchError as error:
+        machine.log.say(f"{ident}: without a network: {error.message}")
