@@ -7,6 +7,7 @@ import os
 import pytest
 
 from qlaunch.errors import ConflictError, NotFoundError, PhaseError, RefusedError, UsageError
+from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from tests.prerequisites import both_qemus
@@ -275,3 +276,33 @@ def test_a_missing_layer_is_told_and_nothing_is_touched(here: Traveller) -> None
     with pytest.raises(RefusedError, match=r"disk0\.snap2\.qcow2: it is missing"):
         here.revert("six")
     assert here.rig.row()["state"] == "running"
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_what_stands_on_a_layer_outlives_every_delete(here: Traveller, *, running: bool) -> None:
+    """libvirt lost base images this way: somebody else's image stood on what a delete removed."""
+    for word in ("one", "two", "six"):
+        here.say(f"+{word}\r")
+        here.create(word)
+    folder = paths.machine_data("demo")
+    elsewhere = os.path.join(paths.data_dir(), "machines", "other")
+    os.makedirs(elsewhere)
+    theirs = {
+        "disk0.qcow2": os.path.join(folder, "theirs.qcow2"),
+        "disk0.snap1.qcow2": os.path.join(elsewhere, "theirs.qcow2"),
+    }
+    for below, path in theirs.items():
+        name = os.path.relpath(os.path.join(folder, below), os.path.dirname(path))
+        create_overlay(path, size=64 << 20, backing=name, backing_format="qcow2")
+    before = {path: here.state_of_disk(path) for path in theirs.values()}
+    assert b"one" in before[theirs["disk0.qcow2"]]
+    assert b"two" in before[theirs["disk0.snap1.qcow2"]]
+    if not running:
+        here.rig.kill()
+    here.rig.ask("snapshot-prune", name="demo", keep=0)
+    if running:
+        here.settle()
+    assert {path: here.state_of_disk(path) for path in theirs.values()} == before
+    if not running:
+        here.rig.up()
+    assert here.now() == (3, "onetwosix")

@@ -110,4 +110,6 @@ class Traveller:
             ["qemu-io", "-U", "-r", "-f", "qcow2", "-c", "read -v 32k 512", str(path)],
             capture_output=True, check=True,
         )  # fmt: skip
-        return done.stdout
+        *sector, _, _, _ = done.stdout.split(b"\n")  # without how long it took
+        assert len(sector) == 32, done.stdout
+        return b"\n".join(sector)
