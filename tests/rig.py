@@ -212,7 +212,8 @@ class Rig:
 
     def row(self, name: str = "demo") -> dict[str, Any]:
         """The machine's line of `ps`; empty when it is not in it."""
-        rows = self.ask("ps")["machines"]
+        # Not `ask`: a supervisor without machines may just be ending, and any client asks again.
+        rows = client.ask("ps", {}, name=name)["machines"]
         return next((row for row in rows if row["name"] == name), {})
 
     def console(self, name: str = "demo", **args: Any) -> Console:

@@ -90,7 +90,22 @@ def test_the_reset_button_works_whatever_the_policy(rig: Rig) -> None:
         console.expect("READY\r\n")
         rig.ask("reset", name="demo")
         console.expect("READY\r\n")
+        # The firmware's own reset, which follows, comes with the first instruction.
+        rig.ask("pause", name="demo")
+        rig.ask("reset", name="demo")
+        rig.ask("resume", name="demo")
+        console.expect("READY\r\n")
     assert rig.row()["pid"] == pid
+
+
+def test_the_policy_holds_again_when_a_reset_is_over(rig: Rig) -> None:
+    rig.up("demo", "lifecycle.on_reboot=destroy")
+    with rig.console() as console:
+        console.expect("READY\r\n")
+        rig.ask("reset", name="demo")
+        console.expect("READY\r\n")
+        console.send("r")
+    until(lambda: not rig.row(), "its end")
 
 
 def test_restart_takes_the_profile_as_it_is_now(rig: Rig) -> None:

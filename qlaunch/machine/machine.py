@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
@@ -20,6 +20,7 @@ from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.log import MachineLog
 from qlaunch.plan.model import Plan
+from qlaunch.qmp.events import Expectation
 from qlaunch.qmp.session import Session
 from qlaunch.store import files, machines
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 STATUS_TIMEOUT = 2.0
 RESET_TIMEOUT = 10.0
-# Within which the firmware resets the machine again, if it does.
-FIRMWARE_RESET_TIME = 1.0
+# Within which the firmware resets the machine again, if it does; on a busy host it comes late.
+FIRMWARE_RESET_TIME = 10.0
 # How long swtpm may take to end by itself after QEMU.
 HELPER_TIMEOUT = 2.0
 # For what must not stay after a start that failed.
@@ -132,23 +133,44 @@ class Machine:
     def _let_clients_in(self, session: Session) -> None:
         self.gateway.open(session)
 
-    async def reset(self, *, go: bool = False) -> None:
+    async def reset(self, later: Callable[[Coroutine[Any, Any, None]], None], *, go: bool) -> None:
         """Press the reset button, whatever the policy against reboots says; `go` lets a machine
-        run that was stopped."""
+        run that was stopped. What must be seen to afterwards goes to `later`."""
         session = self.talk()
         if self.plan.lifecycle.on_reboot == "restart":
             await self._press_reset(session, go=go)
             return
-        await session.execute("set-action", {"reboot": "reset"}, timeout=RESET_TIMEOUT)
-        try:
-            with session.expect("RESET", match={"guest": True}) as again:
+        with contextlib.ExitStack() as stack:
+            again = stack.enter_context(session.expect("RESET", match={"guest": True}))
+            await session.execute("set-action", {"reboot": "reset"}, timeout=RESET_TIMEOUT)
+            try:
                 await self._press_reset(session, go=go)
-                # SeaBIOS (1.16, on both boards) resets the machine once more by itself.
-                with contextlib.suppress(TimedOutError):
+            except QlaunchError:
+                await self.heed_policy()
+                raise
+            later(self._after_firmware(again, stack.pop_all()))
+
+    async def _after_firmware(self, again: Expectation, listening: contextlib.ExitStack) -> None:
+        """Put the policy against reboots back in force once the firmware has done its own reset:
+        SeaBIOS (1.16, on both boards) does one as soon as it runs, others do none."""
+        with listening:
+            while not self.process.ended:
+                try:
                     await again.get(timeout=FIRMWARE_RESET_TIME)
-        finally:
-            with contextlib.suppress(QlaunchError):  # QEMU may be gone by now
-                await session.execute("set-action", {"reboot": "shutdown"}, timeout=RESET_TIMEOUT)
+                    break
+                except TimedOutError:
+                    if await self.run_state() != "paused":
+                        break
+                except SessionLostError:
+                    return
+        await self.heed_policy()
+
+    async def heed_policy(self) -> None:
+        """Have QEMU stop at a guest's reboot where the profile says so, if it still answers."""
+        if self.plan.lifecycle.on_reboot != "restart":
+            with contextlib.suppress(QlaunchError):
+                stops = {"reboot": "shutdown"}
+                await self.talk().execute("set-action", stops, timeout=RESET_TIMEOUT)
 
     async def _press_reset(self, session: Session, *, go: bool) -> None:
         await session.execute("system_reset", timeout=RESET_TIMEOUT)

@@ -151,6 +151,7 @@ async def _take_over(
         await note_passts(machine)
     actor.watch(machine)
     if machine.session is not None:
+        await machine.heed_policy()  # the one before may have ended in the middle of a reset
         try:
             await machine.reopen()
         except QlaunchError as error:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qlaunch.errors import QlaunchError
+from qlaunch.host.process import Process
 from qlaunch.machine.cables import note_passts
 from qlaunch.machine.machine import Machine
 from qlaunch.supervisor import policy
@@ -13,6 +14,8 @@ from qlaunch.supervisor import policy
 if TYPE_CHECKING:
     from qlaunch.supervisor.actor import Actor
 
+# Seconds. Its sockets close before the process is gone, so QEMU may know a moment earlier.
+_END_TIMEOUT = 2.0
 # Of one card and in one minute.
 _RENEWALS: dict[tuple[str, str], list[float]] = {}
 
@@ -22,14 +25,25 @@ def note_cut(actor: Actor, machine: Machine, ident: str) -> None:
     actor.later(_renew(actor, machine, ident))
 
 
+async def _has_ended(process: Process | None) -> bool:
+    """Whether the card's passt is gone: one that lives on has taken the place of the one that hung
+    up."""
+    if process is None:
+        return False
+    try:
+        await process.wait(_END_TIMEOUT)
+    except TimeoutError:
+        return False
+    return process.ended
+
+
 async def _renew(actor: Actor, machine: Machine, ident: str) -> None:
     while actor.operation is not None:
         await actor.operation.done.wait()
     cables, nic = machine.cables, next((n for n in machine.plan.nics if n.id == ident), None)
     if actor.machine is not machine or machine.process.ended or cables is None or nic is None:
         return
-    process = cables.passts.get(ident)
-    if process is None or not process.ended:
+    if not await _has_ended(cables.passts.get(ident)):
         return
     times = policy.recent(_RENEWALS.get((actor.name, ident), []), time.monotonic())
     _RENEWALS[(actor.name, ident)] = [*times, time.monotonic()]

@@ -90,7 +90,7 @@ async def reset(actor: Actor) -> None:
     with actor.operate("resetting"):
         machine = actor.running()
         ended = await machine.run_state() in ENDED
-        await machine.reset(go=ended)
+        await machine.reset(actor.later, go=ended)
         if ended:
             actor.shutdown = None
             actor.note_state("running")

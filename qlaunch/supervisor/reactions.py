@@ -59,7 +59,7 @@ async def _act(actor: Actor, machine: Machine, action: policy.Action) -> None:
     elif action == "reset":
         machine.log.say("started anew by the profile's policy")
         actor.shutdown = None
-        await machine.reset(go=True)
+        await machine.reset(actor.later, go=True)
     else:
         # It stays as it is, for somebody to look at: what ends it later is another matter.
         actor.shutdown = None
