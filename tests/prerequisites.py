@@ -2,8 +2,9 @@
 
 `QLAUNCH_REQUIRE` names markers, with commas between, whose prerequisites must be there: a missing
 one is a failure instead of a skip. `all` stands for everything that an installation can bring, and
-then no other skip is let through either. `hugepages`, `kvm`, `systemd` and `users` (not only root
-may enter /) are properties of the computer and count only when they are named.
+then no other skip is let through either. `hugepages`, `kvm`, `root` (the tests run as root),
+`systemd` and `users` (not only root may enter /) are properties of the computer and count only when
+they are named.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cache
 import pytest
 
 ORIGINAL_ENVIRON: Mapping[str, str] = dict(os.environ)
-OF_THE_COMPUTER = frozenset({"hugepages", "kvm", "systemd", "users"})
+OF_THE_COMPUTER = frozenset({"hugepages", "kvm", "root", "systemd", "users"})
 
 _KVM_CREATE_VM = 0xAE01
 _PROBE_TIMEOUT = 20.0

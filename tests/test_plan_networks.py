@@ -263,3 +263,12 @@ def test_any_order_of_broken_things_is_mended_by_the_same_steps() -> None:
     found = steps(desired, evolve(kernel, links=less, rules="", served=()), FOLDERS)
     assert [type(step) for step in found if isinstance(step, MakeBridge)] == [MakeBridge]
     assert [step.about for step in found][-1] == "start dnsmasq for shop"
+
+
+def test_a_forward_into_an_isolated_network_takes_forwarding_from_outside() -> None:
+    isolated = net(ISOLATED, "apart")
+    one = card(2, "apart", ipv4="10.9.0.102")
+    led = card(2, "apart", ipv4="10.9.0.102", forwards=("tcp:0.0.0.0:8080:80",))
+    step = "set net.ipv4.conf.eth0.forwarding = 1"
+    assert step not in words(steps(Desired(nets=(isolated,), cards=(one,)), EMPTY, FOLDERS))
+    assert step in words(steps(Desired(nets=(isolated,), cards=(led,)), EMPTY, FOLDERS))

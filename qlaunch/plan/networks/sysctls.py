@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from qlaunch.plan.networks.model import Desired, Kernel
+from qlaunch.plan.networks.rules import all_forwards
 
 ALL6 = "net/ipv6/conf/all/forwarding"
 
@@ -59,10 +60,11 @@ def wanted_sysctls(desired: Desired, kernel: Kernel) -> Iterator[tuple[str, str,
         yield from _unless(kernel, accept_ra(net.bridge), "0", keep=False)
         if not net.ipv6:
             yield from _unless(kernel, f"net/ipv6/conf/{net.bridge}/disable_ipv6", "1", keep=False)
+    led = {forward.version for forward in all_forwards(desired)}
     four = [net for net in inside if net.address]
     for link in [net.bridge for net in four]:
         yield from _unless(kernel, forwarding4(link), "1", keep=False)
-    if any(net.address for net in passing) or any(net.forwards for net in four):
+    if any(net.address for net in passing) or 4 in led:
         for link in outside_links(kernel, version=4):
             yield from _unless(kernel, forwarding4(link), "1", keep=True)
     six = [net for net in inside if net.ipv6]
@@ -71,10 +73,10 @@ def wanted_sysctls(desired: Desired, kernel: Kernel) -> Iterator[tuple[str, str,
     if forced6("all") in kernel.sysctls:
         for link in [net.bridge for net in six]:
             yield from _unless(kernel, forced6(link), "1", keep=False)
-        if any(net.ipv6 for net in passing):
+        if any(net.ipv6 for net in passing) or 6 in led:
             for link in outside_links(kernel, version=6):
                 yield from _unless(kernel, forced6(link), "1", keep=True)
-    elif any(net.ipv6 for net in passing):
+    elif any(net.ipv6 for net in passing) or 6 in led:
         # Kernels before 6.17: a computer that forwards listens to no router unless told to.
         for key, value in sorted(kernel.sysctls.items()):
             if key.endswith("/accept_ra") and value == "1" and "/all/" not in key:
