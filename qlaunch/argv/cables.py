@@ -46,6 +46,17 @@ def needs_cable(nic: Nic) -> bool:
 # ---- while the machine runs ---------------------------------------------------------------------
 
 
+def names(nic: Nic, *, vhost: bool = False) -> Cable:
+    """What the descriptors of the card's cable are called while QEMU is given them (`getfd`)."""
+    if nic.attachment is None:
+        return Cable(fds=(f"{nic.id}-passt",))
+    queues = range(nic.attachment.queues)
+    return Cable(
+        fds=tuple(f"{nic.id}-tap{number}" for number in queues),
+        vhost_fds=tuple(f"{nic.id}-vhost{number}" for number in queues) if vhost else (),
+    )
+
+
 def plug_in(nic: Nic, cable: Cable | None) -> tuple[Command, ...]:
     """Give QEMU the cable, then the card."""
     found = netdev(nic, cable)

@@ -23,11 +23,12 @@ GROUPS = (
     "Run",
     "Look inside",
     "Disks, media and snapshots",
+    "Networks",
     "Talk to the guest and to QEMU",
     "Define",
     "Set up",
 )
-_RUN, _LOOK, _SNAPSHOTS, _TALK, _DEFINE, _SETUP = GROUPS
+_RUN, _LOOK, _SNAPSHOTS, _NETWORKS, _TALK, _DEFINE, _SETUP = GROUPS
 
 
 class Verb:
@@ -69,6 +70,7 @@ VERBS = {
         Verb(_SNAPSHOTS, "media", "media", "insert or eject CDs and floppies"),
         Verb(_SNAPSHOTS, "disk", "disk", "plug in, take out, resize, move, check and make disks"),
         Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
+        Verb(_NETWORKS, "nic", "nic", "plug in, take out, change and list network cards"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),

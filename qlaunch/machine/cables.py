@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, define, evolve
@@ -32,6 +32,7 @@ from qlaunch.machine.secrets import environment_for_qemu
 from qlaunch.network.client import Attached
 from qlaunch.plan.model import Nic, Plan
 from qlaunch.plan.nics import own_forwards
+from qlaunch.qmp.session import Session
 from qlaunch.store import machines
 
 # How long passt may take until it has bound its ports; measured: 10 to 40 ms.
@@ -157,6 +158,30 @@ class Cables:
 
     # ---- cards that come, change and go ---------------------------------------------------------
 
+    async def hand_over(self, nic: Nic, session: Session) -> words.Cable | None:
+        """Open what the card is plugged into and give it to a QEMU that runs (`getfd`).
+
+        Raises: as `open`; CommandError, SessionLostError. `forget` is the caller's then.
+        """
+        self.nics[nic.id] = nic
+        if nic.attachment is not None:
+            attached = await self.attach(nic)
+            try:
+                cable = words.names(nic, vhost=bool(attached.vhost_fds))
+                for fd, name in zip(attached.fds, cable.fds, strict=True):
+                    await session.send_fd(fd, name)
+                for fd, name in zip(attached.vhost_fds, cable.vhost_fds, strict=False):
+                    await session.send_fd(fd, name)
+            finally:
+                attached.close()
+            return cable
+        if nic.backend == "passt":
+            cable = words.names(nic)
+            with await self.start_passt(nic) as listener:
+                await session.send_fd(listener.fileno(), cable.fds[0])
+            return cable
+        return None
+
     async def forget(self, nic: Nic) -> None:
         """The card is gone: so are its doors, its passt, and what the network kept for it."""
         self.nics.pop(nic.id, None)
@@ -176,9 +201,11 @@ class Cables:
 
     # ---- an earlier supervisor's machine --------------------------------------------------------
 
-    async def adopt(self, plan: Plan, saved: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over the cables of a machine that runs: passt is started where it has ended."""
-        for nic in plan.nics:
+    async def adopt(self, nics: Iterable[Nic], saved: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over the cables of cards that QEMU has: passt is started where it has ended."""
+        for nic in nics:
+            if nic.id in self.nics:
+                continue
             self.nics[nic.id] = nic
             try:
                 if nic.attachment is not None:

@@ -7,6 +7,7 @@ from attrs import frozen
 from qlaunch.argv.graph import Command
 from qlaunch.errors import CommandError, PhaseError, RefusedError, TimedOutError
 from qlaunch.machine.bench import Bench
+from qlaunch.qmp.session import Session
 
 # How long a guest has, unless the user says otherwise. Linux takes half a second, Windows a few.
 DETACH_TIMEOUT = 15.0
@@ -22,6 +23,12 @@ class Parting:
     device: str
     command: Command
     refusal: str
+
+
+async def present(session: Session) -> set[str]:
+    """The devices that QEMU has, by id."""
+    found = await session.execute("qom-list", {"path": "/machine/peripheral"})
+    return {str(entry["name"]) for entry in found}
 
 
 async def wait(bench: Bench, parting: Parting, timeout: float) -> None:

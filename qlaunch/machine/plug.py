@@ -24,7 +24,7 @@ from qlaunch.errors import (
     QlaunchError,
     TimedOutError,
 )
-from qlaunch.machine import letting_go, live, plug_notes
+from qlaunch.machine import letting_go, live, nic_plug, plug_notes
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.plug_notes import Plug
@@ -39,14 +39,16 @@ GONE_TIMEOUT = 5.0
 
 
 async def settle(machine: Machine) -> tuple[str, ...]:
-    """Bring the plan in line with the disks that QEMU has, and clear away what belongs to none.
+    """Bring the plan in line with the disks and network cards that QEMU has, and clear away what
+    belongs to none.
 
     The caller is the machine's one operation. Returns: the disks that are gone. Raises: HostError,
     CommandError, SessionLostError.
     """
     session = machine.talk()
     noted = await asyncio.to_thread(plug_notes.load, machine)
-    there = await present(session)
+    there = await letting_go.present(session)
+    await nic_plug.settle(machine, there)
     known = {disk.id for disk in machine.plan.disks}
     gone = tuple(disk for disk in machine.plan.disks if disk.device.id not in there)
     fresh = [each for each in noted if each.disk.id not in known]
@@ -67,12 +69,6 @@ async def settle(machine: Machine) -> tuple[str, ...]:
         machine.log.say(f"the disk {each.disk.id} is detached: {each.disk.layers[0].path}")
     await asyncio.to_thread(plug_notes.save, machine, ())
     return tuple(disk.id for disk in gone)
-
-
-async def present(session: Session) -> set[str]:
-    """The devices that QEMU has, by id."""
-    found = await session.execute("qom-list", {"path": "/machine/peripheral"})
-    return {str(entry["name"]) for entry in found}
 
 
 def with_plug(plan: Plan, each: Plug) -> Plan:
@@ -183,7 +179,7 @@ async def _take_back(machine: Machine, each: Plug) -> None:
     """Undo what was done of an attach that failed."""
     with contextlib.suppress(QlaunchError):
         session = machine.talk()
-        if plug.outermost(each.disk) in await present(session):
+        if plug.outermost(each.disk) in await letting_go.present(session):
             # The guest has not seen it yet, or QEMU takes it out at once.
             with session.expect("DEVICE_DELETED", match={"device": each.disk.device.id}) as gone:
                 await _send(session, plug.take_out(each.disk))

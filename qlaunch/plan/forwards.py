@@ -98,6 +98,13 @@ def expand(text: str, default: str = LOOPBACK) -> tuple[Forward, ...]:
     return tuple(Forward.parse(f"{match['head']}{port}:{goal}", default) for port, goal in pairs)
 
 
+def short(each: Forward) -> str:
+    """The forward as a person writes it: TCP and loopback need not be said."""
+    proto = "" if each.proto == "tcp" else f"{each.proto}:"
+    address = "" if each.address == LOOPBACK else f"{_shown(each.address)}:"
+    return f"{proto}{address}{each.port}:{each.to_port}"
+
+
 def readable(texts: Iterable[str]) -> Iterator[Forward]:
     """The forwards of `texts`, without those that are none."""
     for text in texts:

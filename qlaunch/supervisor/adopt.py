@@ -146,7 +146,7 @@ async def _take_over(
         except QlaunchError as error:
             machine.log.say(f"no {endpoint.protocol}: {error.message}")
     assert machine.cables is not None
-    await machine.cables.adopt(machine.plan, record.passts)
+    await machine.cables.adopt(machine.plan.nics, record.passts)
     with contextlib.suppress(QlaunchError):  # a full disk: that passt lives with its QEMU anyway
         await note_passts(machine)
     actor.watch(machine)

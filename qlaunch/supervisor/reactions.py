@@ -41,9 +41,9 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
 
         unplugging.note_gone(actor, machine, event)
     elif event.name == "NETDEV_STREAM_DISCONNECTED":
-        from qlaunch.supervisor import nics
+        from qlaunch.supervisor import cut_cables
 
-        nics.note_cut(actor, machine, str(event.data.get("netdev-id")))
+        cut_cables.note_cut(actor, machine, str(event.data.get("netdev-id")))
     elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
         machine.log.say(f"{event.name}: {dict(event.data)}")
 

@@ -13,8 +13,9 @@ import attrs
 from qlaunch.errors import NotFoundError, QlaunchError
 from qlaunch.host.usage import Usage, usage
 from qlaunch.machine.machine import Machine
+from qlaunch.machine.rows import address, nic_row
 from qlaunch.plan import agents
-from qlaunch.plan.model import Device, Disk, Drive, Endpoint, Nic, Plan
+from qlaunch.plan.model import Disk, Drive, Endpoint, Nic, Plan
 from qlaunch.qmp.session import Session
 from qlaunch.store import machines
 from qlaunch.supervisor.actor import Actor
@@ -154,7 +155,7 @@ def _device_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
         "agents": agents.told(plan, live.get("open", frozenset())),
         "disks": [_disk(disk, live) for disk in plan.disks],
         "drives": [_drive(drive) for drive in plan.drives],
-        "nics": [_nic(nic) for nic in plan.nics],
+        "nics": [nic_row(nic) for nic in plan.nics],
         "serials": [_serial(plan, ident) for ident in plan.serials],
         "devices": [
             {"id": device.id, "driver": device.driver, "address": address(device)}
@@ -168,21 +169,6 @@ def _access(plan: Plan, endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.path:
         return {"access": "you"}
     return {"access": plan.display.access, "tls": endpoint.tls}
-
-
-def _nic(nic: Nic) -> dict[str, Any]:
-    return {
-        "id": nic.id,
-        "model": nic.model,
-        "mac": nic.mac,
-        "address": address(nic.device),
-        "backend": nic.backend,
-        "network": nic.attachment.network if nic.attachment else None,
-        "queues": nic.attachment.queues if nic.attachment else 1,
-        "filter": nic.attachment.filter if nic.attachment else None,
-        "link": nic.link,
-        "forward": list(nic.forwards),
-    }
 
 
 def _cable(nic: Nic) -> str:
@@ -203,19 +189,6 @@ def confinement(plan: Plan) -> str:
     if plan.board.accel == "tcg":
         return "seccomp; TCG is no security boundary (QEMU docs: security)"
     return "seccomp"
-
-
-def address(device: Device) -> str | None:
-    """Where a device sits, as a person reads it: `pci.0 09.7`, `ide.0 unit 1`, `usb.0 port 4`."""
-    props = device.props
-    bus = props.get("bus")
-    if "addr" in props:
-        slot, _, function = str(props["addr"]).partition(".")
-        return f"{bus} {int(slot, 16):02x}.{int(function or '0', 16)}"
-    for key, word in (("unit", "unit"), ("scsi-id", "target"), ("port", "port"), ("nr", "nr")):
-        if key in props:
-            return f"{bus} {word} {props[key]}" if bus else f"{word} {props[key]}"
-    return str(bus) if bus else None
 
 
 def _disk(disk: Disk, live: dict[str, Any]) -> dict[str, Any]:

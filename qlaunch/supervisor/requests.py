@@ -347,6 +347,7 @@ _LATE = {
     "saving": {"save": "save"},
     "media": {"media": "change"},
     "displays": {"display-password": "password", "display-clients": "clients"},
+    "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
     "disks": {
         "disk-attach": "attach",
         "disk-detach": "detach",

@@ -1,4 +1,5 @@
-"""Disks that leave a machine when nobody waits for it: the guest lets go late, or by itself."""
+"""Disks and network cards that leave a machine when nobody waits for it: the guest lets go late,
+or by itself."""
 
 from __future__ import annotations
 
@@ -18,18 +19,23 @@ SETTLE_TIME = 2.0
 
 
 def note_gone(actor: Actor, machine: Machine, event: Event) -> None:
-    """A device is gone. If it was a disk, what QEMU still has of it goes too: as soon as no other
-    operation is under way, which may be the very one that took it out."""
+    """A device is gone. If it was a disk or a network card, what QEMU still has of it goes too: as
+    soon as no other operation is under way, which may be the very one that took it out."""
     device = event.data.get("device")
-    if any(disk.device.id == device for disk in machine.plan.disks):
+    if _has(machine, device):
         actor.later(_settle(actor, machine, str(device)))
+
+
+def _has(machine: Machine, device: object) -> bool:
+    """Whether a disk or a network card of the plan is QEMU's `device`."""
+    disks, nics = machine.plan.disks, machine.plan.nics
+    return device in {*(disk.device.id for disk in disks), *(nic.device.id for nic in nics)}
 
 
 async def _settle(actor: Actor, machine: Machine, device: str) -> None:
     while actor.operation is not None:
         await actor.operation.done.wait()
-    there = any(disk.device.id == device for disk in machine.plan.disks)
-    if actor.machine is machine and not machine.process.ended and there:
+    if actor.machine is machine and not machine.process.ended and _has(machine, device):
         try:
             with actor.operate("plugging"):
                 await plug.settle(machine)
