@@ -71,6 +71,7 @@ VERBS = {
         Verb(_SNAPSHOTS, "disk", "disk", "plug in, take out, resize, move, check and make disks"),
         Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
         Verb(_NETWORKS, "nic", "nic", "plug in, take out, change and list network cards"),
+        Verb(_NETWORKS, "forward", "forward", "list, add and remove port forwards into a guest"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),

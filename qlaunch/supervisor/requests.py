@@ -348,6 +348,7 @@ _LATE = {
     "media": {"media": "change"},
     "displays": {"display-password": "password", "display-clients": "clients"},
     "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
+    "forwards": {"forward": "forward"},
     "disks": {
         "disk-attach": "attach",
         "disk-detach": "detach",

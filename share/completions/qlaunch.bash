@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image nic send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image nic forward send-key type qmp hmp new list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -207,6 +207,11 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=()
+            ;;
+        'forward')
+            options='--remove --nic --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
+            values=([--nic]='')
             ;;
         'send-key')
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
