@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,103 +32,13 @@ from qlaunch.network import client
 from qlaunch.network.client import Attached, Service
 from qlaunch.plan.model import Attachment
 from tests import leftovers, prerequisites
+from tests.netspace import Space, as_user
 from tests.rig import TOP, end, until
 
-_CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-NOBODY = 65534
+KILLED = TOP / "tests" / "netlab_killed.py"
 PUMP = TOP / "tests" / "netlab_pump.py"
 # What udhcpc does with an address; the file in the checkout is not executable.
 UDHCPC = TOP / "tests" / "guest" / "udhcpc-script"
-
-
-@define(kw_only=True, eq=False)
-class Space:
-    """A network namespace, held by a process."""
-
-    name: str
-    holder: subprocess.Popen[str]
-
-    @classmethod
-    def make(cls, name: str, command: Sequence[str] = (), **more: Any) -> Space:
-        """A namespace in which `command` runs, which says a line when it is ready."""
-        word = "import signal; print(flush=True); signal.pause()"
-        holder = subprocess.Popen(
-            ["unshare", "--net", *(command or (sys.executable, "-S", "-I", "-c", word))],
-            stdout=subprocess.PIPE,
-            text=True,
-            **more,
-        )
-        assert holder.stdout
-        assert holder.stdout.readline(), f"no namespace {name}"
-        space = cls(name=name, holder=holder)
-        space.ip("link set lo up")
-        return space
-
-    @property
-    def path(self) -> str:
-        return f"/proc/{self.holder.pid}/ns/net"
-
-    def command(self, *words: str) -> list[str]:
-        """A command line that runs `words` in it."""
-        return ["nsenter", f"--net={self.path}", *words]
-
-    def run(self, *words: str, check: bool = True) -> str:
-        """What a program in it prints, also on stderr."""
-        done = subprocess.run(
-            self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=40, check=False,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, f"{self.name}: {' '.join(words)}: {done.stdout}"
-        return done.stdout
-
-    def ip(self, *lines: str) -> None:
-        """`ip` with each of `lines`."""
-        for line in lines:
-            self.run("ip", *line.split())
-
-    def show(self, *words: str) -> Any:
-        """What `ip --json` says."""
-        return json.loads(self.run("ip", "--json", *words) or "[]")
-
-    def link(self, name: str) -> dict[str, Any] | None:
-        found = [link for link in self.show("-d", "link", "show") if link["ifname"] == name]
-        return found[0] if found else None
-
-    def addresses(self, link: str) -> set[str]:
-        """Its addresses that can be used, but no link-local ones."""
-        return {
-            at["local"]
-            for each in self.show("address", "show", "dev", link)
-            for at in each["addr_info"]
-            if at["scope"] == "global" and not at.get("tentative")
-        }
-
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        """Sockets that are made meanwhile belong to it."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _enter(self.path)
-            yield
-        finally:
-            _enter(f"/proc/self/fd/{before}")
-            os.close(before)
-
-    def close(self) -> None:
-        self.holder.kill()
-        self.holder.wait()
-        if self.holder.stdout:
-            self.holder.stdout.close()
-
-
-def _enter(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if _libc.setns(handle, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(handle)
 
 
 @define(kw_only=True, eq=False)
@@ -277,21 +185,27 @@ class Lab:
         """Write the allow list."""
         (self.place / "netd.toml").write_text(f"schema = 1\n{text}\n", encoding="utf-8")
 
-    def start(self, *more: str) -> None:
-        """Start the service, and wait until it answers."""
-        words = [sys.executable, "-m", "qlaunch.network.netd", "--socket", self.socket]
+    def start(self, *, killed_at: str = "") -> None:
+        """Start the service, and wait until it answers. `killed_at` "3" has it killed when it has
+        done three steps."""
+        how = [str(KILLED), killed_at] if killed_at else ["-m", "qlaunch.network.netd"]
+        words = [sys.executable, *how, "--socket", self.socket]
         words += ["--run", f"{self.place}/run", "--lib", f"{self.place}/lib"]
         words += ["--rules", f"{self.place}/netd.toml", "--networks", f"{self.place}/networks"]
         with open(self.place / "log", "ab") as log:
             self.netd = subprocess.Popen(
-                self.host.command(*words, *more), stdout=log, stderr=log, cwd=TOP,
+                self.host.command(*words), stdout=log, stderr=log, cwd=TOP,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        until(self._answers, "the network service")
+        until(lambda: self._answers() or (killed_at and self._dead()), "the network service")
+
+    def _dead(self) -> bool:
+        return self.netd is not None and self.netd.poll() is not None
 
     def _answers(self) -> bool:
-        assert self.netd
-        assert self.netd.poll() is None, self.log()
+        if self._dead():
+            assert self.netd
+            assert self.netd.returncode == -signal.SIGKILL, self.log()
         return asyncio.run(client.probe("netd", self.socket)) is not None
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -309,6 +223,14 @@ class Lab:
         """The answer of the service. Raises: what it raised."""
         return asyncio.run(self.service.ask(verb, about))
 
+    def plan(self) -> list[str]:
+        """What the service would do now."""
+        return [step["about"] for step in self.ask("plan")["steps"]]
+
+    def settled(self) -> None:
+        """Wait until the service has nothing to do."""
+        until(lambda: not self.plan(), "everything to be as it should be")
+
     def up(self, name: str) -> dict[str, Any]:
         """Bring a network up; returns what it is."""
         net: dict[str, Any] = self.ask("up", network=name)["network"]
@@ -323,9 +245,10 @@ class Lab:
         attachment = Attachment(**(said | more))
         return attachment.mac, asyncio.run(self.service.attach(name, "net0", attachment))
 
-    def guest(self, name: str, network: str = "lab", **more: Any) -> Guest:
-        """A guest that runs."""
-        mac, attached = self.attach(name, network, **more)
+    def guest(self, name: str, network: str = "lab", *, user: int = 0, **more: Any) -> Guest:
+        """A guest that runs, whose card `user` has asked for."""
+        with as_user(user) if user else contextlib.nullcontext():
+            mac, attached = self.attach(name, network, **more)
         try:
             fd = attached.fds[0]
             command = [sys.executable, "-S", "-I", str(PUMP), str(fd), mac, str(attached.mtu)]
@@ -340,7 +263,7 @@ class Lab:
 
     @contextlib.contextmanager
     def serving(self, space: Space, port: int = 80, address: str = "::") -> Iterator[None]:
-        """A server in `space` that tells each who connects from where."""
+        """A server in `space` that tells each who connects from where, and then echoes."""
         with space.inside():
             listener = socket.create_server(
                 (address, port), family=_family(address), dualstack_ipv6=address == "::"
@@ -353,6 +276,23 @@ class Lab:
         finally:
             server.kill()
             server.wait()
+
+    @contextlib.contextmanager
+    def stream(self, space: Space, address: str, port: int = 80) -> Iterator[Callable[[], None]]:
+        """A connection that stays; call what is yielded to see that it still carries something."""
+        with space.inside():
+            sock = socket.socket(_family(address), socket.SOCK_STREAM)
+        with sock:
+            sock.settimeout(30)
+            sock.connect((address, port))
+            assert sock.recv(200).startswith(b"hello")
+
+            def alive() -> None:
+                sock.sendall(b"still there?")
+                assert sock.recv(200) == b"still there?"
+
+            alive()
+            yield alive
 
     def unreached(self, space: Space, address: str, port: int = 80) -> bool:
         """Whether a client in `space` does not get to the server at `address`."""
@@ -376,25 +316,13 @@ class Lab:
 
 
 _SERVER = """
-import socket, sys
-listener = socket.socket(fileno=int(sys.argv[1]))
-while True:
-    sock, peer = listener.accept()
+import socket, sys, threading
+def serve(sock, peer):
     with sock:
         sock.sendall(b"hello " + peer[0].removeprefix("::ffff:").encode())
+        while data := sock.recv(4096):
+            sock.sendall(data)
+listener = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    threading.Thread(target=serve, args=listener.accept(), daemon=True).start()
 """
-
-
-@contextlib.contextmanager
-def as_user(uid: int, groups: Sequence[int] = ()) -> Iterator[None]:
-    """Be somebody else for a while, to whom we talk sees it so."""
-    before = os.getgroups()
-    os.setgroups(list(groups))
-    os.setegid(uid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(before)
