@@ -19,8 +19,9 @@ from tests.conftest import GOLDEN_DIR, Golden
 from tests.wishes import GROUPS as OTHERS
 from tests.wishes import Wish
 from tests.wishes_networks import NETWORKS
+from tests.wishes_places import PLACES
 
-GROUPS = {**OTHERS, "networks": NETWORKS}
+GROUPS = {**OTHERS, "networks": NETWORKS, "places": PLACES}
 PLAN_FOLDER = Path(qlaunch.plan.__file__).parent
 
 

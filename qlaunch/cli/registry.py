@@ -77,6 +77,7 @@ VERBS = {
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),
         Verb(_TALK, "hmp", "monitor", "send a line to QEMU's human monitor"),
         Verb(_DEFINE, "new", "new", "write a new profile"),
+        Verb(_DEFINE, "import", "imports", "turn libvirt's XML into a profile"),
         Verb(_DEFINE, "list", "list", "list the profiles"),
         Verb(_DEFINE, "show", "show", "print a profile"),
         Verb(_DEFINE, "edit", "edit", "open a profile in an editor, then check it"),

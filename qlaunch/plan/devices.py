@@ -14,6 +14,7 @@ from qlaunch.profile import devices as wish_of
 from qlaunch.units import format_size
 
 MIB = 1 << 20
+_HDA = {"hda": "ich9-intel-hda", "ich6": "intel-hda"}
 _VIDEOS = {"qxl": "qxl-vga", "std": "VGA", "virtio": "virtio-vga", "cirrus": "cirrus-vga"}
 
 
@@ -36,7 +37,7 @@ def requests(draft: Draft) -> Iterator[Request]:
         yield Request(
             id="video0", key="video.address", explicit=profile.video.address, preferred=preferred
         )
-    if profile.sound.model in ("ac97", "hda"):
+    if profile.sound.model in ("ac97", *_HDA):
         yield Request(id="sound0", key="sound.address", explicit=profile.sound.address)
     if channels(draft):
         yield Request(id="vser0", key="channel", express=True)
@@ -116,10 +117,10 @@ def sound(draft: Draft) -> tuple[Literal["spice", "none"] | None, tuple[Device, 
         return None, ()
     backend: Literal["spice", "none"] = "spice" if draft.spice else "none"
     audio: dict[str, object] = {"audiodev": "audio0"}
-    if model != "hda":
+    if model not in _HDA:
         driver = "AC97" if model == "ac97" else "usb-audio"
         return backend, (draft.device("sound.model", "sound0", driver, audio),)
-    card = draft.device("sound.model", "sound0", "ich9-intel-hda", {})
+    card = draft.device("sound.model", "sound0", _HDA[model], {})
     props = {"bus": "sound0.0", "cad": 0, **audio}
     return backend, (card, draft.device("sound.model", "sound0-codec", "hda-duplex", props))
 

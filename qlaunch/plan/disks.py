@@ -183,7 +183,7 @@ def _position(draft: Draft, ident: str, bus: str) -> dict[str, object]:
         return {"bus": f"{'ide' if draft.q35 else 'ahci0'}.{number}"}
     if bus == "usb":
         return {"bus": f"{ident}-usb.0", "scsi-id": 0, "channel": 0, "lun": 0}
-    return {"bus": "scsi0.0", "scsi-id": number, "channel": 0, "lun": 0}
+    return {"bus": "scsi0.0", "scsi-id": number % 256, "channel": 0, "lun": number // 256}
 
 
 def drives(draft: Draft) -> tuple[Drive, ...]:

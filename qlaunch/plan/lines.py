@@ -59,7 +59,8 @@ def seats(draft: Draft) -> Iterator[Seat]:
     """The ports of all channels on their controller."""
     for wish, _kind, _name in channels(draft):
         key = f"channel.{wish.id}"
-        yield Seat(id=wish.id, bus="vser", key=key, said=key)
+        port = None if wish.port is None else str(wish.port)
+        yield Seat(id=wish.id, bus="vser", key=key, said=f"{key}.port", explicit=port)
 
 
 def lines(draft: Draft) -> Lines:

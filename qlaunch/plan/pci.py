@@ -7,10 +7,11 @@ hot-plug sits alone behind a root port, on i440fx on the root bus.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from qlaunch.plan.model import Device
 from qlaunch.plan.notes import Notes
@@ -57,11 +58,22 @@ class Request:
 
 
 def parse(text: str) -> tuple[int, int] | None:
-    """Slot and function of an address such as `05.0`, `00:09.7` or `1f`; None if it is none."""
+    """Slot and function of an address such as `05.0`, `00:09.7` or `1f`; None if it is none on
+    the root bus."""
     if not re.fullmatch(PCI_ADDRESS["pattern"], text):
         return None
-    slot, _, function = text.removeprefix("00:").partition(".")
-    return int(slot, 16), int(function or "0", 8)
+    bus, _, rest = text.rpartition(":")
+    slot, _, function = rest.partition(".")
+    return None if int(bus or "0", 16) else (int(slot, 16), int(function or "0", 8))
+
+
+def parse_port(text: str) -> int | None:
+    """The root port of an address such as `01:00.0`, the first; None if it is none behind one."""
+    bus, _, rest = text.rpartition(":")
+    if not re.fullmatch(PCI_ADDRESS["pattern"], text) or rest.rstrip(".0"):
+        return None
+    number = int(bus or "0", 16) - 1
+    return number if 0 <= number < MAX_PORTS else None
 
 
 @define
@@ -74,6 +86,8 @@ class Pci:
     taken: dict[tuple[int, int], str] = Factory(dict)
     ports: dict[int, str] = Factory(dict)
     places: dict[str, Place] = Factory(dict)
+    # What `machine.pci` says: ID=ADDRESS.
+    said: tuple[str, ...] = ()
     _kept: frozenset[str] = frozenset()
 
     @property
@@ -87,7 +101,7 @@ class Pci:
 
     def place(self, requests: Iterable[Request]) -> None:
         """Give every request its address; mistakes go to the notes. To be called once, with all."""
-        wanted = list(requests)
+        wanted = self._named(requests)
         keys = {request.id: request.key for request in wanted}
         self._kept = frozenset(place for name, place in self.leased.items() if name not in keys)
         for attempt in (self._explicit, self._leased, self._preferred, self._free):
@@ -100,6 +114,23 @@ class Pci:
                     f" as long as no device is at {place.slot:02x}.0",
                     hint=f"write '{place.slot:02x}.0'",
                 )
+
+    def _named(self, requests: Iterable[Request]) -> list[Request]:
+        """The requests, those that `machine.pci` names with its address."""
+        said = dict(word.split("=", 1) for word in self.said)
+        wanted = [
+            evolve(request, explicit=said.pop(request.id), key="machine.pci")
+            if request.id in said and request.explicit is None
+            else request
+            for request in requests
+        ]
+        known = sorted(r.id for r in wanted if r.explicit is None or r.key == "machine.pci")
+        for ident in said:
+            close = difflib.get_close_matches(ident, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            message = f"{ident!r} is no device without an address of its own"
+            self.notes.error("machine.pci", message, hint=hint)
+        return wanted
 
     def props(self, ident: str) -> dict[str, object]:
         """The properties that put the device called `ident` at its address; none without one."""
@@ -117,6 +148,9 @@ class Pci:
     def _explicit(self, request: Request) -> bool:
         if request.explicit is None:
             return False
+        port = parse_port(request.explicit) if self.q35 else None
+        if port is not None and len(request.functions) == 1:
+            return self._explicit_port(request, port)
         address = parse(request.explicit)
         if address is None:
             self.notes.error(
@@ -141,6 +175,16 @@ class Pci:
                 hint=f"write '{slot:02x}.{functions[-1]}'",
             )
         return self._settle(request, slot, functions)
+
+    def _explicit_port(self, request: Request, port: int) -> bool:
+        if self._settle_port(request, port):
+            return True
+        self.notes.error(
+            request.key,
+            f"the root port of {request.explicit} is already used by {self.ports[port]}",
+            hint="leave it out and qlaunch picks a free one",
+        )
+        return False
 
     def _leased(self, request: Request) -> bool:
         bus, _, text = self.leased.get(request.id, "").partition("/")

@@ -94,7 +94,7 @@ def resolve(
         notes=notes,
         machine=machine,
         spice=display.spice_wanted(profile, facts, notes),
-        pci=Pci(q35=is_q35(machine), notes=notes, leased=leases.places),
+        pci=Pci(q35=is_q35(machine), notes=notes, leased=leases.places, said=profile.machine.pci),
         seats=Seats(notes=notes, leased=leases.places),
         heads=heads or {},
     )

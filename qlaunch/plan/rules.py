@@ -72,7 +72,7 @@ def _clock(draft: Draft) -> None:
 
 
 def _sound(draft: Draft) -> None:
-    if draft.profile.sound.model == "hda":
+    if draft.profile.sound.model in ("hda", "ich6"):
         draft.notes.warn(
             "sound.model", "Windows XP has no driver for HDA sound", hint='set sound.model = "ac97"'
         )

@@ -13,12 +13,14 @@ from attrs import Factory, define, frozen
 from qlaunch.plan.notes import Notes
 
 _CHANNELS = 31
+_LUNS = 64  # of a SCSI target; nobody is given one without asking
 SEATS = {
     "ide": range(4),
     "sata": range(6),
     "scsi": range(256),
     "vser": range(1, _CHANNELS),  # QEMU keeps port 0 for consoles of old guests
 }
+_WHAT = {"usb": "USB port", "vser": "port"}
 _FULL = {
     "ide": ("IDE takes at most 4 drives", "put some of them on another bus"),
     "sata": ("SATA takes at most 6 drives", "put some of them on another bus"),
@@ -85,7 +87,7 @@ class Seats:
     def _settle(self, seat: Seat, number: int) -> None:
         holder = self.taken.setdefault((seat.bus, number), seat.id)
         if holder != seat.id:
-            what = "USB port" if seat.bus == "usb" else f"{seat.bus.upper()} position"
+            what = _WHAT.get(seat.bus, f"{seat.bus.upper()} position")
             self.notes.error(
                 seat.said,
                 f"{what} {seat.explicit} is already used by {holder.removesuffix('-dev')}",
@@ -97,7 +99,7 @@ class Seats:
         if seat.explicit is None or not self._range(seat.bus):
             return None
         number = parse_seat(seat.bus, seat.explicit)
-        if number in self._range(seat.bus):
+        if number in self._range(seat.bus) or (seat.bus == "scsi" and 0 <= number < _LUNS * 256):
             return number
         last = self._range(seat.bus)[-1]
         ends = "0.0 to 1.1 (channel.unit)" if seat.bus == "ide" else f"0 to {last}"
@@ -144,10 +146,14 @@ def _is_number(text: str) -> bool:
 
 
 def parse_seat(bus: str, text: str) -> int:
-    """The number that `text` means on `bus`, `CHANNEL.UNIT` on IDE; -1 where it means none."""
+    """The number that `text` means on `bus`, `CHANNEL.UNIT` on IDE, `TARGET.LUN` (256 targets come
+    first) on SCSI; -1 where it means none."""
     words = text.split(".")
     if not all(_is_number(word) for word in words):
         return -1
+    if bus == "scsi":
+        target, lun = int(words[0]), int(words[1]) if len(words) == 2 else 0
+        return target + 256 * lun if target < 256 and len(words) < 3 else -1
     if bus != "ide":
         return int(text) if len(words) == 1 else -1
     if len(words) != 2 or words[1] not in ("0", "1"):

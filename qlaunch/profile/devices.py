@@ -40,7 +40,8 @@ class Disk:
         " newer Windows",
     )
     address: str | None = key.text(
-        "IDE: `CHANNEL.UNIT`; sata: port; scsi: target; virtio, nvme: PCI address; usb: port.",
+        "IDE: `CHANNEL.UNIT`; sata: port; scsi: target, or `TARGET.LUN`; virtio, nvme: PCI"
+        " address; usb: port.",
         otherwise="chosen once, then kept",
         example="0.1",
         pattern=r"[0-9a-fA-F:.]{1,8}",
@@ -260,6 +261,9 @@ class Channel:
         otherwise="`com.redhat.spice.0` or `org.qemu.guest_agent.0`",
         pattern=r"[A-Za-z0-9_.:-]{1,100}",
         pattern_words="letters, digits and _.:-",
+    )
+    port: int | None = key.integer(
+        "Number of its port on the controller.", 1, 30, otherwise="chosen once, then kept"
     )
 
 

@@ -158,8 +158,9 @@ def tables(cls: type, doc: str) -> Any:
 
 # What several keys ask of their text.
 PCI_ADDRESS = {
-    "pattern": r"(00:)?[01]?[0-9a-fA-F](\.[0-7])?",
-    "pattern_words": "a PCI address on the root bus, such as '05.0' or '00:09.7'",
+    "pattern": r"([0-9a-fA-F]{1,2}:)?[01]?[0-9a-fA-F](\.[0-7])?",
+    "pattern_words": "a PCI address, such as '05.0' or '00:09.7' on the root bus, or '01:00.0'"
+    " behind the first root port of q35",
 }
 MAC_ADDRESS = {
     "pattern": r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}",

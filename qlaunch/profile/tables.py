@@ -94,6 +94,15 @@ class Machine:
         "A pvpanic device, by which the guest tells that it crashed.",
         otherwise="true for Linux, else false (Windows XP would show its new-hardware wizard)",
     )
+    pci: tuple[str, ...] = key.words(
+        "PCI addresses of parts that have no `address` of their own, as ID=ADDRESS: `balloon0`,"
+        " `rng0`, `watchdog0`, the controllers `scsi0`, `ahci0` and `vser0` (channels), and a"
+        " share's `ID-dev`. For a guest that was installed elsewhere, so that it notices nothing.",
+        otherwise="chosen once, then kept",
+        example='["balloon0=06.0", "vser0=05.0"]',
+        pattern=rf"[a-z][a-z0-9_-]{{0,23}}={key.PCI_ADDRESS['pattern']}",
+        pattern_words="an id and a PCI address, such as 'balloon0=06.0'",
+    )
     generation_id: bool | None = key.boolean(
         "A VM generation id, by which a guest learns that it was reverted (Windows 8, Linux 5.18"
         " and later). Going back to a snapshot with memory starts QEMU anew then.",
@@ -259,10 +268,11 @@ class Sound:
     """The sound card."""
 
     model: str | None = key.choice(
-        "Sound card.",
+        "Sound card. `hda` is Intel's HD Audio of ICH9, `ich6` its elder, which libvirt gave.",
         "none",
         "ac97",
         "hda",
+        "ich6",
         "usb",
         otherwise="`ac97` for Windows XP, `hda` for newer Windows, else `none`",
     )
