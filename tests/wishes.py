@@ -139,7 +139,7 @@ DISKS = {
     "a limit without bounds": new_disk('bps = "2PiB"'),
     "no position on IDE": new_disk('bus = "ide"\naddress = "2.0"'),
     "no position on SATA": new_disk('bus = "sata"\naddress = "6"'),
-    "no position on SCSI": new_disk('bus = "scsi"\naddress = "1.0"'),
+    "no position on SCSI": new_disk('bus = "scsi"\naddress = "256"'),
     "no port on USB": new_disk('bus = "usb"\naddress = "7"'),
     "no address on PCI": new_disk('bus = "virtio"\naddress = "::"'),
     "a position twice": new_disk(

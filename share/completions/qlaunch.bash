@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image send-key type qmp hmp new import list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image nic forward send-key type qmp hmp new import list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -182,6 +182,36 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@chain' 'FILE')
             values=()
+            ;;
+        'nic')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@attach detach set list')
+            values=()
+            ;;
+        'nic attach')
+            options='--id --network --backend --model --mac --ipv4 --ipv6 --filter --queues --forward --link --restrict --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--id]='' [--network]='' [--backend]='@auto user passt none' [--model]='@virtio e1000e e1000 rtl8139 pcnet' [--mac]='' [--ipv4]='' [--ipv6]='' [--filter]='@clean mac none' [--queues]='' [--forward]='' [--link]='@up down')
+            ;;
+        'nic detach')
+            options='--timeout --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=([--timeout]='')
+            ;;
+        'nic set')
+            options='--persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '' '*')
+            values=()
+            ;;
+        'nic list')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        'forward')
+            options='--remove --nic --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
+            values=([--nic]='')
             ;;
         'send-key')
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
