@@ -45,6 +45,7 @@ _NEEDS: tuple[Case, ...] = (
     Case(name="scsi", files={"sdb.qcow2": "qcow2", "a.iso": "raw"}),
     Case(name="usb-disks", files={"a.iso": "raw", "stick.qcow2": "qcow2"}),
     Case(name="disk-modes", files={"b.raw": "raw", "d.qcow2": "qcow2"}),
+    Case(name="usb-devices", files={"stick.img": "raw"}, spice=True),
     Case(
         name="backing-chain",
         files={

@@ -14,7 +14,16 @@ from typing import Any
 
 from attrs import evolve
 
-from qlaunch.facts import Facts, Firmware, HostFacts, ImageFacts, KvmFacts, NetworkFacts, QemuFacts
+from qlaunch.facts import (
+    Facts,
+    Firmware,
+    HostFacts,
+    ImageFacts,
+    KvmFacts,
+    NetworkFacts,
+    QemuFacts,
+    UsbDevice,
+)
 from qlaunch.machine.prepare import with_shipped
 from qlaunch.plan import Leases, Places, Resolution, resolve
 from qlaunch.profile.load import loads
@@ -103,12 +112,13 @@ def plan_of(
     without: tuple[str, ...] = (),
     heads: Mapping[str, str] | None = None,
     network: NetworkFacts | None = None,
+    usb: tuple[UsbDevice, ...] = (),
 ) -> Resolution:
     """What is decided for the profile `text`, with a QEMU that has no device `without`."""
     known = facts(version, images)
     there = evolve(known.qemu, devices=known.qemu.devices - set(without))
     known = evolve(known, qemu=there, host=host or HOST, ports_in_use=ports or {})
-    known = evolve(known, network=network or NetworkFacts())
+    known = evolve(known, network=network or NetworkFacts(), usb=usb)
     wish = profile(text) if isinstance(text, str) else text
     return resolve(wish, known, leases or Leases(), PLACES, heads)
 

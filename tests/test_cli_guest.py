@@ -209,6 +209,28 @@ def test_view_opens_spicy_where_the_profile_wants_it(peer: Peer, own_place: Path
     assert view(own_place)[1] == ["spicy", "--uri=spice+unix:///a b"]
 
 
+@pytest.mark.parametrize(
+    "usb, remote, spicy",
+    [
+        ("auto",
+         ["--spice-usbredir-redirect-on-connect=R", "enable-usb-autoshare=1", "usb-filter=R"],
+         ["--spice-usbredir-redirect-on-connect=R", "--spice-usbredir-auto-redirect-filter=R"]),
+        ("ask", ["enable-usb-autoshare=0"],
+         ["--spice-usbredir-auto-redirect-filter=-1,-1,-1,-1,0"]),
+        ("off", ["enable-usbredir=0"], ["--spice-disable-usbredir"]),
+    ],
+)  # fmt: skip
+def test_view_tells_each_viewer_what_to_do_with_usb(
+    peer: Peer, own_place: Path, usb: str, remote: list[str], spicy: list[str]
+) -> None:
+    for program, expected in (("remote-viewer", remote), ("spicy", spicy)):
+        fake_viewer(own_place / "bin", program)
+        wish = {"usb": usb, "usb_filter": "R", "viewer": program}
+        peer.result("status", view_status(view=wish))
+        found = [word for word in view(own_place)[1] if "usb" in word]
+        assert found == expected
+
+
 def test_view_without_a_desktop_says_how_to_look_from_elsewhere(
     peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

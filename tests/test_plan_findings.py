@@ -20,8 +20,9 @@ from tests.wishes import GROUPS as OTHERS
 from tests.wishes import Wish
 from tests.wishes_networks import NETWORKS
 from tests.wishes_places import PLACES
+from tests.wishes_usb import USB
 
-GROUPS = {**OTHERS, "networks": NETWORKS, "places": PLACES}
+GROUPS = {**OTHERS, "networks": NETWORKS, "places": PLACES, "usb": USB}
 PLAN_FOLDER = Path(qlaunch.plan.__file__).parent
 
 
@@ -36,6 +37,7 @@ def told(wish: Wish) -> str:
         without=wish.without,
         heads=wish.heads,
         network=wish.network,
+        usb=wish.usb,
     )
     return plans.findings(resolution)
 

@@ -163,7 +163,8 @@ def test_the_example_of_every_key_can_be_set(name: str, entry: Entry) -> None:
     text = "schema = 1\nextends = []\n"
     if ".item0." in name:
         table = name.partition(".")[0]
-        text += f"[[{table}]]\nid = 'item0'\n" + ("path = '/x'\n" if table == "share" else "")
+        needed = {"share": "path = '/x'\n", "hostdev": "device = '1-2'\n"}
+        text += f"[[{table}]]\nid = 'item0'\n" + needed.get(table, "")
     example = toml_example(entry.key)
     quoted = read(f"{name}={example}", text=text)
     assert name == "extends" or said(quoted, name) not in (None, ())

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from qlaunch.facts import HostFacts, ImageFacts, NetworkFacts
+from qlaunch.facts import HostFacts, ImageFacts, NetworkFacts, UsbDevice
 from qlaunch.plan import Leases
 from tests import plans
 from tests.plans import DISK, GIB, HOST, RAW
@@ -26,6 +26,7 @@ class Wish:
     without: tuple[str, ...] = ()
     heads: Mapping[str, str] = field(factory=dict)
     network: NetworkFacts = NetworkFacts()
+    usb: tuple[UsbDevice, ...] = ()
 
 
 def machine(words: str, **more: Any) -> Wish:

@@ -69,6 +69,7 @@ VERBS = {
         Verb(_SNAPSHOTS, "jobs", "jobs", "list what works on the disks; cancel it, slow it down"),
         Verb(_SNAPSHOTS, "media", "media", "insert or eject CDs and floppies"),
         Verb(_SNAPSHOTS, "disk", "disk", "plug in, take out, resize, move, check and make disks"),
+        Verb(_SNAPSHOTS, "usb", "usb", "USB: this computer's devices, a viewer's, files as sticks"),
         Verb(_SNAPSHOTS, "image", "image", "show what an image stands on"),
         Verb(_NETWORKS, "nic", "nic", "plug in, take out, change and list network cards"),
         Verb(_NETWORKS, "forward", "forward", "list, add and remove port forwards into a guest"),

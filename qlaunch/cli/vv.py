@@ -7,7 +7,7 @@ import os
 
 from qlaunch.cli import output
 from qlaunch.cli.verbs.status import status_of
-from qlaunch.cli.verbs.view import best_uri, vv_file
+from qlaunch.cli.verbs.view import USB, best_uri, usb_lines, vv_file
 from qlaunch.control import client
 
 TYPE_CHECKING = False
@@ -35,9 +35,10 @@ def for_elsewhere(args: argparse.Namespace) -> str:
             " display.listen in its profile, or forward the socket by ssh",
             quiet=args.quiet,
         )
-        return vv_file(first, title, fullscreen=args.fullscreen)
+        return vv_file(first, title, fullscreen=args.fullscreen) + _usb(args, status)
     uri, host = _called(endpoint["uri"], args.host)
-    lines = [vv_file(uri, title, fullscreen=args.fullscreen).rstrip("\n")]
+    text = vv_file(uri, title, fullscreen=args.fullscreen) + _usb(args, status)
+    lines = [text.rstrip("\n")]
     if endpoint.get("tls"):
         lines.append(f"ca={_ca(host, args.host)}")
     if endpoint["access"] == "ticket":
@@ -48,6 +49,11 @@ def for_elsewhere(args: argparse.Namespace) -> str:
         )
     _warn(args, endpoint, host)
     return "\n".join(lines) + "\n"
+
+
+def _usb(args: argparse.Namespace, status: dict[str, Any]) -> str:
+    wish = status.get("view") or {}
+    return usb_lines(args.usb or wish.get("usb") or USB[0], wish.get("usb_filter") or "")
 
 
 def _best(status: dict[str, Any], first: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from qlaunch.facts.model import (
     MachineType,
     NetworkFacts,
     QemuFacts,
+    UsbDevice,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "MachineType",
     "NetworkFacts",
     "QemuFacts",
+    "UsbDevice",
 ]

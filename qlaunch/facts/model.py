@@ -135,6 +135,33 @@ class NetworkFacts:
 
 
 @frozen(kw_only=True)
+class UsbDevice:
+    """A USB device that is plugged into this computer; hubs do not count.
+
+    `port` is the kernel's name for the place, `1-2.3`; `node` is the file by which it is used, and
+    `usable` whether this user may. `kinds` are what its interfaces are for (class codes).
+    """
+
+    port: str
+    vendor: int
+    product: int
+    name: str = ""
+    serial: str = ""
+    kinds: tuple[int, ...] = ()
+    node: str = ""
+    usable: bool = False
+
+    @property
+    def ident(self) -> str:
+        """Vendor and product, as people write them."""
+        return f"{self.vendor:04x}:{self.product:04x}"
+
+    def is_meant(self, which: str) -> bool:
+        """Whether `which` (a port, or vendor and product) means it."""
+        return which.lower() in (self.port, self.ident)
+
+
+@frozen(kw_only=True)
 class HostFacts:
     """What this computer offers to its user. Sizes in bytes."""
 
@@ -155,13 +182,15 @@ class HostFacts:
 
 @frozen(kw_only=True)
 class Facts:
-    """All that `plan.resolve` may know besides the profile and the leases."""
+    """All that `plan.resolve` may know besides the profile and the leases. `usb` is looked at where
+    the profile wants a device of this computer."""
 
     qemu: QemuFacts
     host: HostFacts
     images: Mapping[str, ImageFacts] = field(factory=dict)
     ports_in_use: Mapping[str, str] = field(factory=dict)
     network: NetworkFacts = field(factory=NetworkFacts)
+    usb: tuple[UsbDevice, ...] = ()
 
     def image(self, path: str) -> ImageFacts:
         """What is known of `path`; a path nobody looked at counts as not existing."""

@@ -2,7 +2,7 @@
 
 `<state>/machines/NAME/plugs.json` is there while a disk is plugged in, cleared away or moved, and
 counts only for the QEMU process that it names: a supervisor that comes later brings both together.
-`cards.json` is the same for network cards.
+`cards.json` is the same for network cards, `gadgets.json` for other USB devices.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from attrs import frozen
 
 from qlaunch import records
 from qlaunch.machine.machine import Machine
+from qlaunch.plan.gadgets import Gadget
 from qlaunch.plan.model import Device, Disk, Nic
 from qlaunch.store import files, paths
 
 _VERSION = 1
 _NAME = "plugs.json"
 _CARDS = "cards.json"
+_GADGETS = "gadgets.json"
 
 
 @frozen(kw_only=True)
@@ -53,6 +55,13 @@ class _Cards:
     version: int = _VERSION
     process: str = ""
     cards: tuple[Nic, ...] = ()
+
+
+@frozen(kw_only=True)
+class _Gadgets:
+    version: int = _VERSION
+    process: str = ""
+    gadgets: tuple[Gadget, ...] = ()
 
 
 def _path(machine: Machine, name: str = _NAME) -> str:
@@ -109,6 +118,22 @@ def save_cards(machine: Machine, cards: tuple[Nic, ...]) -> None:
     path = _path(machine, _CARDS)
     if cards:
         notes = _Cards(process=_process(machine), cards=cards)
+        files.write_json(path, records.to_plain(notes), lasting=False)
+    else:
+        files.remove(path, lasting=False)
+
+
+def load_gadgets(machine: Machine) -> tuple[Gadget, ...]:
+    """The USB devices that are noted for this QEMU. Raises: HostError."""
+    found = files.load_record(_Gadgets, _path(machine, _GADGETS), _VERSION)
+    return found.gadgets if found is not None and found.process == _process(machine) else ()
+
+
+def save_gadgets(machine: Machine, gadgets: tuple[Gadget, ...]) -> None:
+    """Note these and no others. Raises: HostError."""
+    path = _path(machine, _GADGETS)
+    if gadgets:
+        notes = _Gadgets(process=_process(machine), gadgets=gadgets)
         files.write_json(path, records.to_plain(notes), lasting=False)
     else:
         files.remove(path, lasting=False)

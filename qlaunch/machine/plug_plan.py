@@ -39,7 +39,8 @@ _HINTS = {
 
 @frozen(kw_only=True)
 class Wish:
-    """What disk is to be plugged in. `size` makes its image, in bytes."""
+    """What disk is to be plugged in. `size` makes its image, in bytes; a `stick` may be pulled out
+    at any time, and snapshots leave it alone."""
 
     file: str | None = None
     ident: str | None = None
@@ -49,6 +50,7 @@ class Wish:
     backing: str | None = None
     serial: str | None = None
     read_only: bool = False
+    stick: bool = False
 
 
 @frozen(kw_only=True)
@@ -134,7 +136,9 @@ def _disk_wish(bench: Bench, profile: Profile, wish: Wish) -> tuple[wish_of.Disk
             hint="leave --size out to use it as it is",
         )
     disk = wish_of.Disk(
-        id=wish.ident or _former_id(bench, wish) or _free_id(bench, profile),
+        id=wish.ident
+        or _former_id(bench, wish)
+        or _free_id(bench, profile, "stick" if wish.stick else "disk"),
         path=wish.file,
         format=wish.format or _format(wish),
         size=wish.size,
@@ -142,6 +146,8 @@ def _disk_wish(bench: Bench, profile: Profile, wish: Wish) -> tuple[wish_of.Disk
         backing=wish.backing,
         serial=wish.serial,
         read_only=wish.read_only or None,
+        removable=wish.stick or None,
+        snapshot=False if wish.stick else None,
     )
     return disk, False
 
@@ -173,7 +179,7 @@ def _former_id(bench: Bench, wish: Wish) -> str | None:
     return None
 
 
-def _free_id(bench: Bench, profile: Profile) -> str:
+def _free_id(bench: Bench, profile: Profile, prefix: str) -> str:
     """A name that neither the machine, its profile nor its snapshots have given to anything."""
     timeline = bench.timeline
     taken = {*timeline.heads, *timeline.owned}
@@ -182,9 +188,9 @@ def _free_id(bench: Bench, profile: Profile) -> str:
     taken |= {disk.id for disk in bench.plan.disks}
     taken |= {item.id for array in Profile.ARRAYS for item in getattr(profile, array)}
     number = 1
-    while f"disk{number}" in taken:
+    while f"{prefix}{number}" in taken:
         number += 1
-    return f"disk{number}"
+    return f"{prefix}{number}"
 
 
 def _unsaid(bench: Bench, said: list[str]) -> list[wish_of.Disk]:
@@ -213,6 +219,8 @@ def _values(disk: wish_of.Disk) -> dict[str, object]:
         "backing": disk.backing,
         "serial": disk.serial,
         "read_only": disk.read_only,
+        "removable": disk.removable,
+        "snapshot": disk.snapshot,
     }
 
 

@@ -22,7 +22,12 @@ Change = Callable[[str], str]
 
 _HEADER = re.compile(r"\s*\[")
 # The arrays that can be written to, with a word for people.
-_WORDS = {"disk": "disk", "nic": "network card"}
+_WORDS = {
+    "disk": "disk",
+    "nic": "network card",
+    "cdrom": "CD drive",
+    "hostdev": "USB device",
+}
 
 
 def check_writable(path: str) -> None:
@@ -124,6 +129,24 @@ def drop(ident: str, path: str, array: str = "disk") -> Change:
                 return after
         document = tomlkit.parse(text)  # an inline table, or something else unusual
         del document[array][at]
+        return tomlkit.dumps(document)
+
+    return how
+
+
+def say(table: str, key: str, value: object) -> Change:
+    """Say `key` in the `[table]`, which is added if the file has none."""
+
+    def how(text: str) -> str:
+        import tomlkit
+
+        document = tomlkit.parse(text)
+        if table not in document:
+            block = tomlkit.table()
+            block[key] = value
+            before = f"{text.rstrip()}\n\n" if text.strip() else ""
+            return f"{before}[{table}]\n{block.as_string().strip()}\n"
+        document[table][key] = value
         return tomlkit.dumps(document)
 
     return how

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 from qlaunch import demo
 from qlaunch.facts import Facts, ImageFacts
 from qlaunch.host.gather import gather
+from qlaunch.host.usb import usb_devices
 from qlaunch.machine.network_facts import network_facts
 from qlaunch.plan import Leases, Places, Plan, Resolution, resolve
 from qlaunch.plan.forwards import readable
@@ -86,6 +87,8 @@ async def look(profile: Profile, places: Places, heads: Mapping[str, str] | None
         ports=list(_ports(profile)),
     )
     facts = evolve(facts, network=await network_facts(profile))
+    if profile.hostdev:
+        facts = evolve(facts, usb=usb_devices())
     folders = {share.path: _folder(share.path) for share in profile.share if share.path}
     return evolve(facts, images={**facts.images, **folders}) if folders else facts
 

@@ -17,7 +17,7 @@ _DEVICES = (
 )
 _NODES = "firmware|nvram|tpm0"
 _RESERVED = {
-    **dict.fromkeys(("input", "channel", "serial"), _DEVICES),
+    **dict.fromkeys(("input", "channel", "serial", "hostdev"), _DEVICES),
     **dict.fromkeys(("disk", "cdrom", "floppy"), _NODES),
     **dict.fromkeys(("nic", "share"), "tpm0"),
 }

@@ -130,6 +130,12 @@ def _check_modes(draft: Draft, wish: wish_of.Disk, bus: str) -> None:
             f"a disk on {bus.upper()} cannot be read-only",
             hint='use bus = "virtio" or "scsi", or a [[cdrom]]',
         )
+    if wish.removable and bus != "usb":
+        notes.error(
+            f"{key}.removable",
+            f"a disk on {bus.upper()} is no stick",
+            hint='use bus = "usb"',
+        )
     if wish.cache == "unsafe":
         notes.warn(
             f"{key}.cache",
@@ -166,6 +172,8 @@ def _disk_device(draft: Draft, wish: wish_of.Disk, bus: str) -> Device:
     # A write-through cache is one that the guest sees: it needs no flush of its own.
     if wish.cache in ("writethrough", "directsync"):
         props["write-cache"] = "off"
+    if wish.removable and bus == "usb":
+        props["removable"] = True
     if bus != "nvme":
         props |= {"werror": "stop", "rerror": "stop"}
     props |= _position(draft, wish.id, bus)

@@ -10,6 +10,7 @@ from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import Display, Endpoint, View
 from qlaunch.plan.nics import is_address
 from qlaunch.plan.notes import Notes
+from qlaunch.plan.usb_filter import for_client
 from qlaunch.profile.model import Profile
 
 _LOOPBACK = ("127.", "::1")
@@ -57,6 +58,8 @@ def view(profile: Profile) -> View:
         kiosk=bool(wish.kiosk),
         resize=wish.resize is not False,
         share=wish.share,
+        usb=wish.usb or "auto",  # type: ignore[arg-type]
+        usb_filter=for_client(profile.usb.filter),
     )
 
 

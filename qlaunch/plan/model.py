@@ -248,13 +248,16 @@ class Display:
 
 @frozen(kw_only=True)
 class View:
-    """What `qlaunch view` does unless it is told otherwise."""
+    """What `qlaunch view` does unless it is told otherwise. `usb_filter` says which USB devices a
+    viewer may take by itself, in its own spelling; empty is its own choice."""
 
     viewer: str = "auto"
     fullscreen: bool = False
     kiosk: bool = False
     resize: bool = True
     share: str | None = None
+    usb: Literal["auto", "ask", "off"] = "auto"
+    usb_filter: str = ""
 
 
 @frozen(kw_only=True)

@@ -178,6 +178,7 @@ def _with_devices(draft: Draft, plan: Plan) -> Plan:
             *usb.inputs(draft),
             *sound,
             *redirs,
+            *usb.host_devices(draft),
             *devices.extras(draft),
             *tpm_devices,
         ),

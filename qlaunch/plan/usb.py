@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qlaunch.plan.draft import Draft
+from qlaunch.plan.gadgets import about, host_props, slot_props
 from qlaunch.plan.model import Chardev, Device
 from qlaunch.plan.pci import Request
 from qlaunch.plan.seats import Seat
+from qlaunch.plan.usb_filter import for_qemu
 
 PORTS = {"piix3-uhci": 2, "ich9-ehci1": 6, "xhci": 15}
 _USB_INPUTS = ("usb-tablet", "usb-mouse", "usb-kbd")
@@ -24,6 +26,7 @@ def controller_of(draft: Draft) -> str:
         or any(drive.bus == "usb" for drive in wish.cdrom)
         or wish.sound.model == "usb"
         or bool(wish.usb.redirect)
+        or bool(wish.hostdev)
     )
     if not wanted:
         return "none"
@@ -88,6 +91,10 @@ def seats(draft: Draft) -> Iterator[Seat]:
             said="usb.redirect_ports",
             explicit=str(wanted[number]) if number < len(wanted) else None,
         )
+    for device in draft.profile.hostdev:
+        key = f"hostdev.{device.id}"
+        said = f"{key}.address"
+        yield Seat(id=device.id, bus="usb", key=key, said=said, explicit=device.address)
     sound = draft.profile.sound
     if sound.model == "usb":
         yield Seat(
@@ -127,6 +134,25 @@ def redirections(draft: Draft) -> tuple[tuple[Chardev, ...], tuple[Device, ...]]
     chardevs, devices = [], []
     for ident in (f"redir{number}" for number in range(_redirect_count(draft))):
         chardevs.append(Chardev(id=f"{ident}-chr", kind="spicevmc", name="usbredir"))
-        props = {"chardev": f"{ident}-chr"}
+        props = slot_props(ident, for_qemu(usb.filter))
         devices.append(draft.device("usb.redirect", ident, "usb-redir", props))
     return tuple(chardevs), tuple(devices)
+
+
+def host_devices(draft: Draft) -> Iterator[Device]:
+    """The devices of this computer. One that is not plugged in now may come later."""
+    known: dict[str, str] = {}
+    for wish in draft.profile.hostdev:
+        key, which = f"hostdev.{wish.id}.device", (wish.device or "").lower()
+        holder = known.setdefault(which, wish.id)
+        if holder != wish.id:
+            draft.notes.error(key, f"{which} is already given to the guest as {holder}")
+        _look_at(draft, key, which)
+        yield draft.device(key, wish.id, "usb-host", host_props(which))
+
+
+def _look_at(draft: Draft, key: str, which: str) -> None:
+    """Say what is to be known of a device of this computer."""
+    found = [device for device in draft.facts.usb if device.is_meant(which)]
+    for message, hint in about(which, found, draft.facts.host.user):
+        draft.notes.warn(key, message, hint=hint, cause="host")

@@ -79,6 +79,10 @@ class Disk:
         pattern=r"[A-Za-z0-9_.+-]{1,20}",
         pattern_words="1 to 20 letters, digits and _.+-",
     )
+    removable: bool | None = key.boolean(
+        "A stick: the guest knows that it may be pulled out at any time. On `usb` only.",
+        otherwise="false",
+    )
     lock: bool | None = key.boolean(
         "QEMU's lock against a second user of the image. Switching it off can destroy the image.",
         otherwise="true",
@@ -288,3 +292,26 @@ class Share:
         pattern_words="1 to 31 letters, digits and _.-",
     )
     read_only: bool | None = key.boolean("The guest cannot write.", otherwise="false")
+
+
+@frozen(kw_only=True)
+class HostDevice:
+    """A USB device of this computer that the guest has whenever it is plugged in here: it may be
+    absent at the start, and may be pulled out and put in again."""
+
+    id: str = key.ident("Its name: `scanner`.")
+    device: str | None = key.text(
+        "Which: vendor and product, as `qlaunch usb list` and `lsusb` show them, or a port of this"
+        " computer, then it is whatever is plugged in there.",
+        required=True,
+        example="0951:1666",
+        pattern=rf"{key.USB_ID}|{key.USB_PORT}",
+        pattern_words="vendor and product such as '0951:1666', or a port such as '1-2' or '1-2.3'",
+    )
+    address: str | None = key.text(
+        "The guest's USB port.",
+        otherwise="chosen once, then kept",
+        example="4",
+        pattern=r"[0-9]{1,2}",
+        pattern_words="the number of a port",
+    )

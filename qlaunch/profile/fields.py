@@ -173,3 +173,20 @@ FORWARD = rf"((tcp|udp):)?((\[[0-9a-fA-F:.]+\]|[0-9.]+):)?{_PORTS}:{_PORTS}"
 
 NETWORK_NAME = r"[a-z0-9][a-z0-9_-]{0,14}"
 NETWORK_NAME_WORDS = "a small letter or digit, then up to 14 small letters, digits, _ and -"
+
+# Which devices a rule of a USB filter is about: by what an interface is for (usb.org, "Defined
+# Class Codes"), or by vendor and product.
+USB_CLASSES = {
+    "audio": 0x01, "communication": 0x02, "hid": 0x03, "physical": 0x05, "image": 0x06,
+    "printer": 0x07, "storage": 0x08, "hub": 0x09, "data": 0x0A, "smartcard": 0x0B, "video": 0x0E,
+    "wireless": 0xE0, "vendor": 0xFF,
+}  # fmt: skip
+_USB_CLASS = rf"({'|'.join(USB_CLASSES)}|class 0x[0-9a-f]{{2}})"
+_USB_WHICH = r"[0-9a-fA-F]{4}:([0-9a-fA-F]{4}|\*)(@[0-9]{1,2}\.[0-9]{2})?"
+USB_RULE = rf"(allow|deny) (all|{_USB_CLASS}( {_USB_WHICH})?|{_USB_WHICH})"
+USB_RULE_WORDS = (
+    "a rule such as 'allow storage', 'deny hid', 'allow 0951:1666', 'allow 0951:*@1.00',"
+    " 'allow class 0xdc' or 'deny all'"
+)
+USB_ID = r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}"
+USB_PORT = r"[1-9][0-9]{0,2}-[1-9][0-9]{0,2}(\.[1-9][0-9]{0,2})*"

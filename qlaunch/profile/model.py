@@ -12,7 +12,17 @@ from typing import ClassVar, Literal
 from attrs import field, frozen
 
 from qlaunch.profile import fields as key
-from qlaunch.profile.devices import Cdrom, Channel, Disk, Floppy, Input, Nic, Serial, Share
+from qlaunch.profile.devices import (
+    Cdrom,
+    Channel,
+    Disk,
+    Floppy,
+    HostDevice,
+    Input,
+    Nic,
+    Serial,
+    Share,
+)
 from qlaunch.profile.screens import Display, View
 from qlaunch.profile.tables import (
     Boot,
@@ -45,6 +55,7 @@ class Profile:
     )  # fmt: skip
     ARRAYS: ClassVar[tuple[str, ...]] = (
         "disk", "cdrom", "floppy", "nic", "input", "channel", "serial", "share",
+        "hostdev",
     )  # fmt: skip
 
     schema: int = key.version("Version of this format: `schema = 1`.", SCHEMA)
@@ -94,6 +105,7 @@ class Profile:
     channel: tuple[Channel, ...] = key.tables(Channel, "Channels between guest and host.")
     serial: tuple[Serial, ...] = key.tables(Serial, "Serial ports.")
     share: tuple[Share, ...] = key.tables(Share, "Shared folders.")
+    hostdev: tuple[HostDevice, ...] = key.tables(HostDevice, "USB devices of this computer.")
     # Where each key is said: `disk.hda.bus` -> `xp.toml:7`, `@windows-xp:12` or `--set`.
     origins: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
     # The file as it was named to `load`, and as `origins` names it.

@@ -105,3 +105,12 @@ class View:
     share: str | None = key.path(
         "The folder that the viewer shares with the guest.", otherwise="none", example="~/shared"
     )
+    usb: str | None = key.choice(
+        "USB devices of the computer where the viewer runs. `auto`: what you plug in while it is in"
+        " front goes to the guest, and where `usb.filter` says which, what is there already does so"
+        " too; `ask`: you choose in its menu; `off`: none.",
+        "auto",
+        "ask",
+        "off",
+        otherwise="`auto`",
+    )

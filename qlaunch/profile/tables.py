@@ -313,6 +313,18 @@ class Usb:
         otherwise="free ports",
         example="[4, 5, 6, 3]",
     )
+    filter: tuple[str, ...] = key.words(
+        "Which devices a client may bring in, the first rule that fits counts and what none fits is"
+        " refused: `allow` or `deny`, then `all`, what the device is for (`storage`, `hid`,"
+        " `printer`, `audio`, `video`, `image`, `smartcard`, `communication`, `wireless`, `vendor`,"
+        " `class 0xNN`), or which it is (`0951:1666`, `0951:*`). The viewer and QEMU both get it."
+        " `allow all` is what old guides write: keyboards and mice go to the guest as well, yours"
+        " too, as soon as the viewer takes devices by itself.",
+        otherwise="any device, but a viewer takes no keyboard and no mouse by itself",
+        example='["deny hid", "allow all"]',
+        pattern=key.USB_RULE,
+        pattern_words=key.USB_RULE_WORDS,
+    )
 
 
 @frozen(kw_only=True)

@@ -92,6 +92,7 @@ def _wish(request: Request) -> Wish:
         backing=backing,
         serial=request.optional_text("serial"),
         read_only=request.flag("read_only"),
+        stick=request.flag("stick"),
     )
 
 

@@ -8,7 +8,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from qlaunch.errors import QlaunchError
-from qlaunch.machine import move_live, plug
+from qlaunch.machine import gadgets, move_live, plug
 from qlaunch.machine.machine import Machine
 from qlaunch.qmp.session import Event
 
@@ -59,5 +59,6 @@ async def settle_adopted(actor: Actor) -> None:
             with actor.operate("adopting"):
                 await move_live.recover(machine)
                 await plug.settle(machine)
+                await gadgets.settle(machine)
         except QlaunchError as error:
             machine.log.say(f"while adopting: {error.message}")

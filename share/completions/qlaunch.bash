@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk image nic forward send-key type qmp hmp new import list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -64,9 +64,9 @@ _qlaunch_verb() {
             values=()
             ;;
         'view')
-            options='--viewer --fullscreen --full-screen --kiosk --share --uri --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'
+            options='--viewer --fullscreen --full-screen --kiosk --share --usb --uri --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
-            values=([--viewer]='@remote-viewer spicy' [--share]='FOLDER' [--expires]='' [--host]='')
+            values=([--viewer]='@remote-viewer spicy' [--share]='FOLDER' [--usb]='@auto ask off' [--expires]='' [--host]='')
             ;;
         'display')
             options='--json -q --quiet -v --verbose --no-color -h --help'
@@ -176,6 +176,31 @@ _qlaunch_verb() {
         'disk compact')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('IMAGE' '')
+            values=()
+            ;;
+        'usb')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@list attach detach slots')
+            values=()
+            ;;
+        'usb list')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        'usb attach')
+            options='--id --cd --format --read-only --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE')
+            values=([--id]='' [--format]='@raw qcow2')
+            ;;
+        'usb detach')
+            options='--persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE')
+            values=()
+            ;;
+        'usb slots')
+            options='--force --persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
             values=()
             ;;
         'image')

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 VIEWERS = ("remote-viewer", "spicy")
+USB = ("auto", "ask", "off")
+_TAKES_NOTHING = "-1,-1,-1,-1,0"
 _SCHEMES = ("spice", "vnc")
 
 
@@ -30,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  qlaunch view xp\n"
         "  qlaunch view xp --fullscreen --share ~/shared\n"
+        "  qlaunch view xp --usb ask          take no USB device without a word\n"
         "  qlaunch view xp --kiosk            no way out until the machine stops\n"
         "  qlaunch view xp --vv > xp.vv       for another computer: remote-viewer xp.vv\n"
         "  qlaunch view xp --vv --expires 1h | ssh desk remote-viewer -\n"
@@ -44,6 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--kiosk", action="store_true", help="full screen, and nothing else can be reached"
     )
     parser.add_argument("--share", metavar="FOLDER", help="share this folder with the guest")
+    parser.add_argument(
+        "--usb", choices=USB, help="USB devices plugged in there: given, asked for, none"
+    )
     parser.add_argument("--uri", action="store_true", help="print the address only")
     parser.add_argument("--vv", action="store_true", help="print a file for remote-viewer")
     parser.add_argument(
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         fullscreen=args.fullscreen,
         kiosk=args.kiosk,
         share=args.share,
+        usb=args.usb,
     )
 
 
@@ -87,6 +94,7 @@ def open_view(
     fullscreen: bool = False,
     kiosk: bool = False,
     share: str | None = None,
+    usb: str | None = None,
 ) -> NoReturn:
     """Become the viewer of the machine `name`.
 
@@ -106,6 +114,8 @@ def open_view(
     kiosk = kiosk or bool(wish.get("kiosk"))
     program, path = _find_viewer(viewer or wish.get("viewer"))
     words = [f"--spice-shared-dir={folder}"] if folder else []
+    usb, rules = usb or str(wish.get("usb") or USB[0]), str(wish.get("usb_filter") or "")
+    words += _usb_words(usb, rules, spicy=program == "spicy")
     if program == "spicy":
         _check_spicy(uri, kiosk=kiosk)
         os.execv(
@@ -115,7 +125,8 @@ def open_view(
         words += ["--kiosk", "--kiosk-quit=on-disconnect"]
     if wish.get("resize") is False:
         words.append("--auto-resize=never")
-    give_as_stdin(vv_file(uri, str(status.get("title") or name), fullscreen=fullscreen or kiosk))
+    text = vv_file(uri, str(status.get("title") or name), fullscreen=fullscreen or kiosk)
+    give_as_stdin(text + usb_lines(usb, rules))
     os.execv(path, [program, *words, "-"])
 
 
@@ -149,6 +160,30 @@ def _folder(name: str, share: str | None, status: dict[str, Any], uri: str) -> s
             hint="set display.folder_sharing = true in its profile, and start it again",
         )
     return path
+
+
+def _usb_words(usb: str, rules: str, *, spicy: bool) -> list[str]:
+    """What a viewer's command line says of USB: devices that are there when it opens, and for
+    spicy all the rest, which remote-viewer reads in its file."""
+    words = []
+    if usb == "off" and spicy:
+        words.append("--spice-disable-usbredir")
+    if usb == "auto" and rules:
+        words.append(f"--spice-usbredir-redirect-on-connect={rules}")
+    if usb != "off" and spicy and (rules or usb == "ask"):
+        taken = _TAKES_NOTHING if usb == "ask" else rules
+        words.append(f"--spice-usbredir-auto-redirect-filter={taken}")
+    return words
+
+
+def usb_lines(usb: str, rules: str) -> str:
+    """What remote-viewer's file says of USB."""
+    lines = ["enable-usbredir=0"] if usb == "off" else []
+    if usb == "ask":
+        lines.append("enable-usb-autoshare=0")
+    if usb == "auto" and rules:
+        lines += ["enable-usb-autoshare=1", f"usb-filter={rules}"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _check_spicy(uri: str, *, kiosk: bool) -> None:
