@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qlaunch.errors import ConflictError, NotFoundError, QlaunchError, TimedOutError
+from qlaunch.errors import ConflictError, NotFoundError, QlaunchError, RefusedError, TimedOutError
 from qlaunch.host.ports import port_holder
 from qlaunch.network import client
 from tests.netlab import Lab
@@ -102,3 +102,38 @@ def test_filter_forwards_and_doors_change_while_it_runs(lab: Lab, rig: Rig, free
     change(rig, forward=[])
     assert port_holder(free_port, "127.0.0.1") is None
     assert cards(lab)[0]["forwards"] == []
+
+
+@both_qemus
+def test_a_card_moves_to_another_network(lab: Lab, rig: Rig, qemu_binary: str) -> None:
+    path = Path(write_profile("demo", card('network = "lab"\nipv4 = "192.168.150.9"')))
+    rig.up("demo", f'machine.emulator="{qemu_binary}"')
+    (before,) = cards(lab)
+    done = change(rig, network="apart", persist=True)
+    assert (done["network"], done["persistent"]) == ("apart", True)
+    (there,) = cards(lab)
+    assert (there["network"], there["ifname"]) == ("apart", before["ifname"])
+    assert there["ipv4"].startswith("192.168.151.")
+    link = lab.host.link(there["ifname"])
+    assert link
+    assert link["master"] == "ql-apart"
+    said = path.read_text(encoding="utf-8")
+    assert 'network = "apart"' in said
+    assert "192.168.150.9" not in said
+    with pytest.raises(NotFoundError, match="nowhere"):
+        change(rig, network="nowhere")
+    assert cards(lab) == [there]
+    assert nic(rig)["network"] == "apart"
+    rig.kill_supervisor()
+    assert nic(rig)["network"] == "apart"
+    rig.kill()
+    rig.up("demo", f'machine.emulator="{qemu_binary}"')
+    assert cards(lab)[0]["ipv4"] == there["ipv4"]  # it keeps it
+
+
+def test_a_card_that_is_on_no_network_cannot_move(lab: Lab, rig: Rig) -> None:
+    write_profile("demo", card())
+    rig.up()
+    with pytest.raises(RefusedError, match="plugged into user, not into a network") as caught:
+        change(rig, network="lab")
+    assert "nic attach demo --network lab" in str(caught.value.hint)

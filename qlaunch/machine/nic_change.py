@@ -1,7 +1,8 @@
-"""A network card that is changed while the machine runs: link, filter, port forwards."""
+"""A network card that is changed while the machine runs: link, filter, forwards, network."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Iterable
@@ -22,16 +23,18 @@ from qlaunch.machine.machine import Machine
 from qlaunch.machine.network import service_of
 from qlaunch.machine.nic_plug import cables_of, with_card
 from qlaunch.plan.forwards import Forward
-from qlaunch.plan.model import Nic
+from qlaunch.plan.model import Attachment, Nic
 from qlaunch.plan.nics import MOST_FORWARDS, forward_problem, own_forwards
 
+# How long a guest has to see that its cable is out.
+LINK_PAUSE = 1.0
 # What a user's network is asked to do is answered by a line of text; this is that of success.
 _REMOVED = "removed"
 
 
 async def change(bench: Bench, before: Nic, after: Nic) -> None:
-    """Have the card be as `after`, which differs in link, filter and forwards alone. What fails is
-    undone.
+    """Have the card be as `after`, which differs in link, filter, forwards and network alone. What
+    fails is undone.
 
     Raises: RefusedError, ConflictError, HostError, CommandError.
     """
@@ -67,16 +70,32 @@ async def _apply(
     if after.attachment is not None and before.attachment is not None:
         cables.doors.change(after.id, own_forwards(after))
         if after.attachment != before.attachment:
-            service = await service_of(after.backend)
-            await service.change(
-                machine.name,
-                after.id,
-                forwards=after.attachment.forwards,
-                filter=after.attachment.filter,
-            )
+            await _tell_network(bench, machine, before.attachment, after)
     if after.link != before.link:
         await bench.execute([words.set_link(after, up=after.link == "up")])
     cables.nics[after.id] = after
+
+
+async def _tell_network(bench: Bench, machine: Machine, before: Attachment, after: Nic) -> None:
+    service, wanted = await service_of(after.backend), after.attachment
+    assert wanted is not None
+    moves = wanted.network != before.network
+    if moves:
+        # With its cable out and in again a guest asks for an address anew.
+        await bench.execute([words.set_link(after, up=False)])
+    try:
+        await service.change(
+            machine.name,
+            after.id,
+            forwards=wanted.forwards,
+            filter=wanted.filter,
+            network=wanted.network if moves else None,
+        )
+        if moves:
+            await asyncio.sleep(LINK_PAUSE)
+    finally:
+        if moves and after.link == "up":
+            await bench.execute([words.set_link(after, up=True)])
 
 
 # ---- QEMU's user network ------------------------------------------------------------------------

@@ -135,14 +135,17 @@ class Service:
         forwards: Sequence[str] | None = None,
         filter: Filter | None = None,  # noqa: A002  # the profile's word
         link: Literal["up", "down"] | None = None,
+        network: str | None = None,
     ) -> None:
-        """Change what is said of a card that is plugged in. Raises: as `attach`."""
+        """Change what is said of a card that is plugged in. In another `network` it gets another
+        address. Raises: as `attach`."""
         about = {
             "machine": machine,
             "nic": nic,
             "forwards": None if forwards is None else list(forwards),
             "filter": filter,
             "link": link,
+            "network": network,
         }
         await self._request("change", about)
 

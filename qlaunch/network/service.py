@@ -273,6 +273,10 @@ class Networks:
         _, failed = self.reconcile(desired)
         _raise_first(failed, net.name, card.ifname)
         self.files.add_card(card)
+        self._remember(card, net)
+
+    def _remember(self, card: Card, net: Net) -> None:
+        """Keep the address for who has been given it."""
         if card.ipv4:
             given = self.files.given()
             guests = {**given.guests.get(net.name, {}), card.mac: card.ipv4}
@@ -287,6 +291,14 @@ class Networks:
             if (card.machine, card.nic) == (machine, nic) and user in (None, card.user):
                 return card
         raise NotFoundError(f"{machine} has no network card {nic} plugged in")
+
+    def moved(self, card: Card, name: str) -> Card:
+        """`card` as it would be in the network `name`, with an address of that; the network is made
+        if it is not there. Raises: as `bring_up`."""
+        net = self.files.wanted().get(name) or self.bring_up(name)[0]
+        self._check_foreign(net)
+        fresh = evolve(card, network=name, ipv4=None, ipv6=None)
+        return settle_card(fresh, net, self.cards(), self._guests(net))
 
     def change(self, card: Card) -> None:
         """Have the card that is plugged in be as `card`. Raises: ConflictError, HostError."""
@@ -304,6 +316,7 @@ class Networks:
             self.files.add_card(before)
             self.reconcile()
             raise
+        self._remember(card, net)
 
     def unplug(self, card: Card) -> None:
         """Forget `card`: its filter stays in the way of its TAP, which is taken off the bridge."""

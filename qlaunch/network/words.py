@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import grp
 import os
 import re
@@ -16,16 +15,15 @@ from attrs import evolve, frozen
 from qlaunch import records
 from qlaunch.errors import (
     ConflictError,
-    HostError,
     NotFoundError,
     QlaunchError,
     RefusedError,
-    TimedOutError,
     UsageError,
 )
 from qlaunch.host.users import user_name
 from qlaunch.network import tap, wire
 from qlaunch.network.client import Lease, NicState
+from qlaunch.network.dialing import dial
 from qlaunch.network.dnsmasq import Dnsmasq
 from qlaunch.network.service import Networks
 from qlaunch.plan.forwards import Forward, canonical
@@ -37,7 +35,6 @@ from qlaunch.profile.access import load_access
 from qlaunch.profile.fields import MAC_ADDRESS
 from qlaunch.profile.network import NETWORK_NAME
 
-DIAL_TIMEOUT = 5.0
 _SO_PEERGROUPS = 59
 _MOST_BYTES = 1024  # more than that getsockopt of Python does not take
 _MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
@@ -205,8 +202,17 @@ class Words:
             if link is not None:
                 _one_of("link", link, ("up", "down"))
                 card = evolve(card, link=link)
+            if (other := message.get("network")) is not None:
+                card = self._moved(peer, card, _match("network", str(other), NETWORK_NAME))
             self.networks.change(card)
         return {}, []
+
+    def _moved(self, peer: Peer, card: Card, network: str) -> Card:
+        """`card` as it would be in another network."""
+        rights = self._require(peer, network)
+        net = self.networks.files.wanted().get(network) or self.networks.decided(network)
+        access.check_filter(rights, net, card.filter)
+        return self.networks.moved(card, network)
 
     async def _on_dial(self, peer: Peer, message: wire.Message) -> Answer:
         ifname = _text(message, "ifname", r"[A-Za-z0-9_.-]{1,15}")
@@ -265,22 +271,6 @@ class Words:
             "network": records.to_plain(net),
             "nics": [records.to_plain(_nic(card, net)) for card in cards],
         }, []
-
-
-async def dial(address: str, port: int) -> int:
-    """A TCP connection to a guest, made where we are. Raises: HostError, TimedOutError."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        async with asyncio.timeout(DIAL_TIMEOUT):
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-        return sock.detach()
-    except TimeoutError:
-        raise TimedOutError(f"{address} port {port} does not answer") from None
-    except OSError as error:
-        raise HostError(f"{address} port {port}: {error.strerror}") from error
-    finally:
-        sock.close()
 
 
 def _names(peer: Peer) -> set[str]:

@@ -144,8 +144,10 @@ def changed(
     forwards: Iterable[str],
     filter: str | None = None,  # noqa: A002  # the profile's word
     link: str | None = None,
+    network: str | None = None,
 ) -> Nic:
-    """The card with other forwards, and with another filter and link where they are said."""
+    """The card with other forwards, and with another filter, link and network where they are said;
+    an address of the old network stays there."""
     texts, netdev, attachment = tuple(forwards), nic.netdev, nic.attachment
     if nic.backend == "user" and netdev is not None:
         netdev = {key: value for key, value in netdev.items() if key != "hostfwd"}
@@ -157,6 +159,8 @@ def changed(
             forwards=service_forwards(nic.backend, texts),
             filter=cast("Filter", filter or attachment.filter),
         )
+        if network is not None and network != attachment.network:
+            attachment = evolve(attachment, network=network, ipv4=None, ipv6=None)
     return evolve(
         nic,
         netdev=netdev,

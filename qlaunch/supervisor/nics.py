@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qlaunch.aio import finish
-from qlaunch.errors import QlaunchError, UsageError
+from qlaunch.errors import QlaunchError, RefusedError, UsageError
 from qlaunch.machine import letting_go, nic_change, nic_plan, nic_plug, plug_texts
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.rows import nic_row
@@ -112,13 +112,14 @@ async def detach(request: Request) -> Any:
 
 
 async def change(request: Request) -> Any:
-    """Link, filter and forwards of one card."""
+    """Link, filter, forwards and network of one card."""
     begun = time.monotonic()
     persist = request.flag("persist")
     link, kind = request.optional_text("link"), request.optional_text("filter")
     forwards = request.texts("forward") if request.args.get("forward") is not None else None
-    if (link, kind, forwards) == (None, None, None):
-        raise UsageError("change what?", hint="link=down, filter=mac, forward=8080:80")
+    network = request.optional_text("network")
+    if (link, kind, forwards, network) == (None, None, None, None):
+        raise UsageError("change what?", hint="link=down, filter=mac, forward=8080:80, network=lab")
     _one_of("link", link, ("up", "down"))
     _one_of("filter", kind, ("clean", "mac", "none"))
     name = paths.check_name(request.text("name"))
@@ -132,10 +133,19 @@ async def change(request: Request) -> Any:
                 f"{before.id}: a filter has no meaning with the backend {before.backend}",
                 hint="cards on a network have one",
             )
+        if network is not None and before.attachment is None:
+            raise RefusedError(
+                f"{before.id} is plugged into {before.backend}, not into a network: QEMU cannot"
+                " change that while the guest has the card",
+                hint=f"`qlaunch nic detach {name} {before.id}`, then `qlaunch nic attach {name}"
+                f" --network {network}`",
+            )
         texts = before.forwards if forwards is None else _canonical(forwards)
-        after = changed(before, forwards=texts, filter=kind, link=link)
-        values = {"link": link, "filter": kind}
+        after = changed(before, forwards=texts, filter=kind, link=link, network=network)
+        values: dict[str, object] = {"link": link, "filter": kind, "network": network}
         values = {key: value for key, value in values.items() if value is not None}
+        if network is not None:  # what belonged to the other network
+            values |= {"backend": None, "ipv4": None, "ipv6": None}
         warnings = await apply(bench, before, after, values, persist=persist)
     return {
         "name": name,

@@ -450,7 +450,7 @@ complete -c qlaunch -n '__qlaunch_does nic detach' -s q -l quiet -d 'print no pr
 complete -c qlaunch -n '__qlaunch_does nic detach' -s v -l verbose -d 'print more'
 complete -c qlaunch -n '__qlaunch_does nic detach' -l no-color -d 'print no colours'
 complete -c qlaunch -n '__qlaunch_does nic detach' -s h -l help -d 'show this help and end'
-complete -c qlaunch -n '__qlaunch_is nic; and not __qlaunch_action' -a set -d 'change link, filter and forwards of a card'
+complete -c qlaunch -n '__qlaunch_is nic; and not __qlaunch_action' -a set -d 'change link, filter, forwards and network of a card'
 complete -c qlaunch -n '__qlaunch_does nic set' -a '(qlaunch __names)'
 complete -c qlaunch -n '__qlaunch_does nic set' -l persist -d 'write it to the profile, too'
 complete -c qlaunch -n '__qlaunch_does nic set' -l json -d 'print data for programs'

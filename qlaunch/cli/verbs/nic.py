@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MODELS = ("virtio", "e1000e", "e1000", "rtl8139", "pcnet")
 _BACKENDS = ("auto", "user", "passt", "none")
 _FILTERS = ("clean", "mac", "none")
-_SETTINGS = ("link", "filter", "forward")
+_SETTINGS = ("link", "filter", "forward", "network")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -87,19 +87,21 @@ def _set(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Change a network card of a running machine: pull its cable out and put it in (link=down,\n"
         "link=up), let the guest send more or less into its network (filter=clean, mac or none),\n"
-        "and say all its port forwards (forward=8080:80,2222:22; nothing after the = for none).\n"
-        "`qlaunch forward` adds and removes single ones."
+        "say all its port forwards (forward=8080:80,2222:22; nothing after the = for none), and\n"
+        "move it from one network to another (network=lab): the guest sees its cable go out and\n"
+        "in, and asks for an address anew. `qlaunch forward` adds and removes single forwards."
     )
     parser.epilog = (
         "examples:\n"
         "  qlaunch nic set xp net0 link=down\n"
         "  qlaunch nic set xp net0 link=up filter=mac --persist     and in its profile\n"
+        "  qlaunch nic set xp net0 network=lab\n"
         "  qlaunch nic set xp net0 forward=8080:80,2222:22"
     )
     parser.add_argument("name", metavar="NAME", help="the machine")
     parser.add_argument("nic", metavar="NIC", help="the card's id")
     parser.add_argument(
-        "settings", nargs="+", metavar="KEY=VALUE", help="link, filter or forward, and its value"
+        "settings", nargs="+", metavar="KEY=VALUE", help="link, filter, forward, network"
     )
     parser.add_argument("--persist", action="store_true", help="write it to the profile, too")
 
@@ -116,7 +118,7 @@ def _list(parser: argparse.ArgumentParser) -> None:
 ACTIONS = {
     "attach": ("plug a network card into a running machine", _attach),
     "detach": ("take a network card out of a running machine", _detach),
-    "set": ("change link, filter and forwards of a card", _set),
+    "set": ("change link, filter, forwards and network of a card", _set),
     "list": ("list a machine's network cards", _list),
 }
 
