@@ -164,7 +164,7 @@ def test_a_bridge_of_somebody_else_is_used_and_left_alone(lab: Lab) -> None:
     lab.network("lan", 'mode = "bridge"\nbridge = "br0"')
     lab.host.ip(
         "link add br0 type bridge",
-        "link add port0 type veth peer name port1",
+        "link add port0 address 52:54:00:aa:00:01 type veth peer name port1",
         "link set port0 master br0",
         "link set br0 up",
     )
