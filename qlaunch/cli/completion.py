@@ -1,7 +1,7 @@
 """Completion for bash, zsh and fish, generated from the parsers.
 
 `python -m qlaunch.cli.completion` writes the files in share/completions; `qlaunch completion`
-prints them. Names are asked of `qlaunch __names`, which only lists folders.
+prints them. Names are asked of `qlaunch __names` and `__networks`, which only list folders.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ _qlaunch_complete() {
                 compopt -o filenames 2>/dev/null
                 mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
             fi
+            ;;
+        NETWORK)
+            mapfile -t COMPREPLY < <(
+                compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" __networks 2>/dev/null)" -- "$cur"
+            )
             ;;
         FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         FOLDER) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
@@ -122,6 +127,12 @@ _qlaunch_names() {
     _describe -t machines machine names
 }
 
+_qlaunch_networks() {
+    local -a names
+    names=(${(f)"$(_call_program names $qlaunch __networks 2>/dev/null)"})
+    _describe -t networks network names
+}
+
 _qlaunch_profiles() {
     _alternative 'machines:machine:_qlaunch_names' 'files:profile:_files -g "*.toml"'
 }
@@ -137,6 +148,7 @@ _ZSH_COMMON = (
 )
 _ZSH_ACTIONS = {
     "NAME": "_qlaunch_names",
+    "NETWORK": "_qlaunch_networks",
     "PROFILE": "_qlaunch_profiles",
     "IMAGE": "_qlaunch_images",
     "FILE": "_files",
@@ -266,6 +278,7 @@ complete -c qlaunch -n 'not __qlaunch_verb' -s h -l help -d 'Explain qlaunch'
 """
 _FISH_VALUES = {
     "NAME": "-xa '(qlaunch __names)'",
+    "NETWORK": "-xa '(qlaunch __networks)'",
     "PROFILE": "-ra '(qlaunch __names)'",
     "IMAGE": "-ra '(qlaunch __names)'",
     "FILE": "-rF",
@@ -273,6 +286,7 @@ _FISH_VALUES = {
 }
 _FISH_ARGUMENTS = {
     "NAME": "-a '(qlaunch __names)'",
+    "NETWORK": "-a '(qlaunch __networks)'",
     "PROFILE": "-F -a '(qlaunch __names)'",
     "IMAGE": "-F -a '(qlaunch __names)'",
     "FILE": "-F",

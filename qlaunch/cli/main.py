@@ -90,6 +90,8 @@ def _dispatch(argv: list[str]) -> int:
             )
         elif word == "__names":
             return _names()
+        elif word == "__networks":
+            return _networks()
         else:
             return _run(word, before + argv[at + 1 :])
     return _help()
@@ -139,6 +141,15 @@ def _names() -> int:
     except OSError:
         pass
     print(*sorted(name for name in names if set(name) <= paths.NAME_LETTERS), sep="\n")
+    return 0
+
+
+def _networks() -> int:
+    """The names of networks that completion offers."""
+    from qlaunch.store import paths
+
+    folders = [*paths.network_dirs(system=True), *paths.network_dirs(system=False)]
+    print(*sorted(paths.network_files(folders)), sep="\n")
     return 0
 
 

@@ -13,8 +13,8 @@ function that configures the parser of that action; `configure` adds no argument
 finds the action in `args.action`.
 
 Completion is generated from the parsers; an argument's metavar says what it completes to: NAME (a
-profile or machine), FILE (a file), FOLDER (a folder), PROFILE (a name or a profile's file), IMAGE
-(a name or any file).
+profile or machine), NETWORK (a network), FILE (a file), FOLDER (a folder), PROFILE (a name or a
+profile's file), IMAGE (a name or any file).
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ VERBS = {
         Verb(_DEFINE, "clone", "clone", "copy a profile and its disks"),
         Verb(_DEFINE, "rename", "rename", "give a profile another name"),
         Verb(_DEFINE, "rm", "rm", "remove a profile and the files of its machine"),
+        Verb(_SETUP, "net", "net", "make, show and change networks"),
         Verb(_SETUP, "doctor", "doctor", "say what this computer can do, and how to mend the rest"),
         Verb(_SETUP, "supervisor", "supervisor", "look at, stop or restart the supervisor"),
         Verb(_SETUP, "completion", "about", "print the completion for bash, zsh or fish"),

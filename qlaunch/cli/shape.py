@@ -8,7 +8,7 @@ from qlaunch.cli import parsers
 from qlaunch.cli.registry import Verb
 
 # What an argument completes to, by its metavar; anything else completes to nothing.
-COMPLETED = ("NAME", "PROFILE", "IMAGE", "FILE", "FOLDER")
+COMPLETED = ("NAME", "NETWORK", "PROFILE", "IMAGE", "FILE", "FOLDER")
 _MANY = ("*", "+")
 
 
@@ -33,7 +33,7 @@ class Argument:
 
     @property
     def completed(self) -> str:
-        """NAME, PROFILE, IMAGE, FILE, FOLDER, the choices after a `@`, or nothing."""
+        """NAME, NETWORK, PROFILE, IMAGE, FILE, FOLDER, the choices after a `@`, or nothing."""
         if self.choices:
             return "@" + " ".join(self.choices)
         return self.kind if self.kind in COMPLETED else ""

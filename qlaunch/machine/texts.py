@@ -35,7 +35,7 @@ def part(path: str, data: bytes, *, mode: int | None = None) -> Iterator[str]:
         os.makedirs(folder, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
     except OSError as error:
-        raise _failed(path, error) from error
+        raise failed(path, error) from error
     try:
         try:
             with open(handle, "wb") as file:
@@ -44,7 +44,7 @@ def part(path: str, data: bytes, *, mode: int | None = None) -> Iterator[str]:
                 os.fchmod(file.fileno(), PROFILE_MODE & ~_umask() if mode is None else mode)
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -62,7 +62,7 @@ def write_new(path: str, text: str, *, mode: int | None = None) -> None:
         except FileExistsError:
             raise ConflictError(f"{path} exists already; it is not replaced") from None
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         files.sync_dir(os.path.dirname(path))
 
 
@@ -87,7 +87,7 @@ def replace(path: str, data: bytes) -> None:
         try:
             os.replace(temporary, target)
         except OSError as error:
-            raise _failed(path, error) from error
+            raise failed(path, error) from error
         files.sync_dir(os.path.dirname(target))
 
 
@@ -97,7 +97,7 @@ def _umask() -> int:
     return mask
 
 
-def _failed(path: str, error: OSError) -> HostError:
+def failed(path: str, error: OSError) -> HostError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return HostError(
         f"cannot write {path}: {error.strerror}", hint="free some space there" if full else None

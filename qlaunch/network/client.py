@@ -98,11 +98,12 @@ class NicState:
 @frozen(kw_only=True)
 class Service:
     """A network service that answers at `path`. `allowed` are the networks that this user may use,
-    by netd's allow list ("*": all of them)."""
+    by netd's allow list ("*": all of them), `folder` is where its network files are."""
 
     kind: Kind
     path: str
     allowed: tuple[str, ...] = ("*",)
+    folder: str = ""
 
     async def attach(self, machine: str, nic: str, attachment: Attachment) -> Attached:
         """Make a TAP for the card `nic` of `machine` and plug it in, its filter first.
@@ -216,7 +217,8 @@ async def probe(kind: Kind, path: str) -> Service | None:
     allowed = answer.get("allowed")
     if not isinstance(allowed, list) or not allowed:
         return None
-    return Service(kind=kind, path=path, allowed=tuple(map(str, allowed)))
+    folder = str(answer.get("folder") or "")
+    return Service(kind=kind, path=path, allowed=tuple(map(str, allowed)), folder=folder)
 
 
 async def request(path: str, message: wire.Message) -> tuple[wire.Message, list[int]]:

@@ -117,7 +117,8 @@ class Words:
     async def _on_hello(self, peer: Peer, message: wire.Message) -> Answer:
         del message
         allowed = list(self.rights(peer).networks)
-        return {"version": wire.VERSION, "allowed": allowed}, []
+        folder = self.networks.places.networks[0]
+        return {"version": wire.VERSION, "allowed": allowed, "folder": folder}, []
 
     async def _on_networks(self, peer: Peer, message: wire.Message) -> Answer:
         del message

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -216,7 +216,7 @@ _qlaunch_verb() {
         'nic attach')
             options='--id --network --backend --model --mac --ipv4 --ipv6 --filter --queues --forward --link --restrict --persist --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
-            values=([--id]='' [--network]='' [--backend]='@auto user passt none' [--model]='@virtio e1000e e1000 rtl8139 pcnet' [--mac]='' [--ipv4]='' [--ipv6]='' [--filter]='@clean mac none' [--queues]='' [--forward]='' [--link]='@up down')
+            values=([--id]='' [--network]='NETWORK' [--backend]='@auto user passt none' [--model]='@virtio e1000e e1000 rtl8139 pcnet' [--mac]='' [--ipv4]='' [--ipv6]='' [--filter]='@clean mac none' [--queues]='' [--forward]='' [--link]='@up down')
             ;;
         'nic detach')
             options='--timeout --persist --json -q --quiet -v --verbose --no-color -h --help'
@@ -303,6 +303,56 @@ _qlaunch_verb() {
             kinds=('PROFILE')
             values=()
             ;;
+        'net')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@list show up down create edit rm plan leases')
+            values=()
+            ;;
+        'net list')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=()
+            ;;
+        'net show')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK')
+            values=()
+            ;;
+        'net up')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK*')
+            values=()
+            ;;
+        'net down')
+            options='--force --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK*')
+            values=()
+            ;;
+        'net create')
+            options='--mode --title --address --ipv6 --bridge --uplink --range --domain --autostart --edit --up --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('')
+            values=([--mode]='@nat routed isolated open bridge uplink' [--title]='' [--address]='' [--ipv6]='' [--bridge]='' [--uplink]='' [--range]='' [--domain]='')
+            ;;
+        'net edit')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK')
+            values=()
+            ;;
+        'net rm')
+            options='-y --yes --force --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK')
+            values=()
+            ;;
+        'net plan')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK')
+            values=()
+            ;;
+        'net leases')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NETWORK')
+            values=()
+            ;;
         'doctor')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
@@ -343,6 +393,11 @@ _qlaunch_complete() {
                 compopt -o filenames 2>/dev/null
                 mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$cur")
             fi
+            ;;
+        NETWORK)
+            mapfile -t COMPREPLY < <(
+                compgen -W "$("${COMP_WORDS[0]/#\~/$HOME}" __networks 2>/dev/null)" -- "$cur"
+            )
             ;;
         FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         FOLDER) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;

@@ -17,8 +17,10 @@ from qlaunch.store import paths
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+    Check = Callable[[str, str], list[dict[str, Any]]]
 
 _EDITORS = ("sensible-editor", "vi", "vim", "nano", "emacs")
 
@@ -50,21 +52,30 @@ def edit(path: str, *, quiet: bool) -> int:
     target = _target(path)
     with open(path, "rb") as file:
         before = file.read()
+    if edit_file(path, target, _check, quiet=quiet):
+        _tell_running(target, before, quiet=quiet)
+    return 0
+
+
+def edit_file(path: str, target: str, check: Check, *, quiet: bool) -> bool:
+    """Let the user edit the file `path`, into `target`; whether anything was changed. `check` says
+    what is wrong with a copy of the second. Raises: as `edit`."""
+    with open(path, "rb") as file:
+        before = file.read()
     _tell_unfinished(target)
     if target != path:
         output.note(f"{path} is not yours: it is copied to {target}", quiet=quiet)
     with _copy(target, before) as copy:
-        after = _edited(copy, target, before, quiet=quiet)
+        after = _edited(copy, target, before, check, quiet=quiet)
         if after is None:
-            return 0
+            return False
         try:
             _store(path, target, before, after)
         except QlaunchError as error:
             os.rename(copy, kept := f"{target}.mine")
             raise type(error)(error.message, hint=f"your text is in {kept}") from error
     output.note(f"saved {definitions.shown(target)}", quiet=quiet)
-    _tell_running(target, before, quiet=quiet)
-    return 0
+    return True
 
 
 def _target(path: str) -> str:
@@ -107,7 +118,7 @@ def _tell_unfinished(target: str) -> None:
                 output.note(f"another edit is open or was interrupted: {folder}/{name}")
 
 
-def _edited(copy: str, target: str, before: bytes, *, quiet: bool) -> bytes | None:
+def _edited(copy: str, target: str, before: bytes, check: Check, *, quiet: bool) -> bytes | None:
     """What the user made of it, good or wanted as it is; None when nothing shall change."""
     while True:
         _run_editor(copy)
@@ -116,7 +127,7 @@ def _edited(copy: str, target: str, before: bytes, *, quiet: bool) -> bytes | No
         if after == before:
             output.note("nothing was changed", quiet=quiet)
             return None
-        found = _check(copy, target)
+        found = check(copy, target)
         wrong = [each for each in found if each["level"] == "error" and each["cause"] == "profile"]
         if not wrong:
             definitions.print_findings([] if quiet else found)
