@@ -131,7 +131,10 @@ def _no_spice() -> str:
     folders = ("/usr/lib/*/qemu", "/usr/lib/qemu", "/usr/lib64/qemu", "/usr/lib64/qemu-kvm")
     if not any(glob.glob(f"{folder}/ui-spice-core.so") for folder in folders):
         return "QEMU's SPICE module (ui-spice-core.so) is not installed"
-    words = ("Xvfb", "aplay", "remote-viewer", "spice-vdagentd", "xclip", "xkbcomp", "xrandr")
+    words = (
+        "Xvfb", "aplay", "remote-viewer", "spice-vdagentd", "usbredirect", "xclip", "xkbcomp",
+        "xrandr",
+    )  # fmt: skip
     missing = [word for word in words if not find_program(word)]
     if missing:
         return f"not installed: {', '.join(missing)}"

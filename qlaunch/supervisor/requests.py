@@ -349,7 +349,7 @@ _LATE = {
     "displays": {"display-password": "password", "display-clients": "clients"},
     "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
     "forwards": {"forward": "forward"},
-    "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots")},
+    "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots", "redirect")},
     "disks": {
         "disk-attach": "attach",
         "disk-detach": "detach",

@@ -238,6 +238,10 @@ class Server:
                 self.stop()
 
 
+# After their answer the connection carries other bytes.
+_STREAMS = ("console", "usb-redirect")
+
+
 def _is_ours(writer: asyncio.StreamWriter) -> bool:
     """Whether the client is this user or root; the folder's mode alone keeps others out already."""
     sock = writer.get_extra_info("socket")
@@ -269,7 +273,7 @@ async def _watched(request: Request, verb: str) -> object:
 
     Raises: ConnectionResetError when it did, once what was under way has been undone.
     """
-    if verb == "console":
+    if verb in _STREAMS:
         return await VERBS[verb](request)
     work = asyncio.ensure_future(VERBS[verb](request))
     hangup = asyncio.ensure_future(_hung_up(request.reader))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from attrs import evolve
 
 from qlaunch.aio import finish
+from qlaunch.control.words import encode
 from qlaunch.errors import (
     BusyError,
     ConflictError,
@@ -25,7 +27,8 @@ from qlaunch.errors import (
 from qlaunch.host.usb import usb_devices
 from qlaunch.host.users import user_name
 from qlaunch.machine import gadgets as pieces
-from qlaunch.machine import media, plug_texts
+from qlaunch.machine import media, plug_notes, plug_texts
+from qlaunch.machine.letting_go import present
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.rows import address
 from qlaunch.plan import gadgets as plans
@@ -37,6 +40,7 @@ from qlaunch.profile.load import load
 from qlaunch.profile.model import Profile
 from qlaunch.store import machines
 from qlaunch.supervisor import unplugging
+from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.request import Request
 
 # As many as a profile can say.
@@ -181,13 +185,14 @@ def _ident(request: Request, machine: Machine, profile: Profile, which: str | No
 
 
 def _port(machine: Machine, leases: Leases, ident: str) -> int:
-    """Raises: RefusedError."""
+    """A free port of its USB controller. Raises: RefusedError."""
     if not plans.has_controller(machine.plan):
         raise RefusedError(
             f"{machine.name} has no USB controller",
             hint='give it one by its profile, from the next start on:\n[usb]\ncontroller = "xhci"',
         )
-    port = plans.free_port(machine.plan, leases, ident)
+    passing = [str(each.device.props["port"]) for each in plug_notes.load_gadgets(machine)]
+    port = plans.free_port(machine.plan, leases, ident, passing)
     if port is None:
         raise RefusedError(
             f"{machine.name}: all ports of its USB controller are used",
@@ -330,3 +335,65 @@ async def _shrink(machine: Machine, *, force: bool) -> None:
             hint="give it back in the viewer first, or --force",
         )
     await pieces.detach(machine, last)
+
+
+# ---- without SPICE ------------------------------------------------------------------------------
+
+
+async def redirect(request: Request) -> Any:
+    """Answer, then carry the bytes of somebody's USB device both ways until one side hangs up."""
+    actor = await request.actor()
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            async with plugging(request) as machine:
+                leases = machines.load_leases(machine.name)
+                taken = plans.names_in(machine.plan) | await present(machine.talk())
+                ident = plans.free_name("remote", taken)
+                port = _port(machine, leases, ident)
+                gadget = plans.slot(ident, port, "", passing=True)
+                await pieces.attach(machine, gadget, theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        raise
+    try:
+        told = {"name": machine.name, "id": ident, "port": str(port)}
+        request.writer.write(encode({"result": told}))
+        await _carry((request.reader, writer), (reader, request.writer))
+    finally:
+        writer.close()
+        await finish(_let_go(actor, machine, gadget))
+
+
+async def _carry(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    """Carry bytes each way until the first of them ends."""
+    tasks = [asyncio.ensure_future(_copy(*way)) for way in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await finish(asyncio.wait(tasks))
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+    except ConnectionError:
+        return
+
+
+async def _let_go(actor: Actor, machine: Machine, gadget: Gadget) -> None:
+    """Whoever held the slot is gone: so is the slot."""
+    while actor.operation is not None:
+        await actor.operation.done.wait()
+    if actor.machine is not machine or machine.process.ended:
+        return
+    try:
+        with actor.operate("plugging"):
+            await pieces.detach(machine, gadget)
+    except QlaunchError as error:
+        machine.log.say(f"{gadget.id} is still there: {error.message}")

@@ -180,7 +180,7 @@ _qlaunch_verb() {
             ;;
         'usb')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@list attach detach slots')
+            kinds=('@list attach detach redirect slots')
             values=()
             ;;
         'usb list')
@@ -197,6 +197,11 @@ _qlaunch_verb() {
             options='--persist --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' 'FILE')
             values=()
+            ;;
+        'usb redirect')
+            options='--listen --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=([--listen]='')
             ;;
         'usb slots')
             options='--force --persist --json -q --quiet -v --verbose --no-color -h --help'

@@ -40,6 +40,26 @@ def built() -> Iterator[Path]:
         yield target
 
 
+@contextmanager
+def extended(base: Path, *programs: str, scripts: Mapping[str, str] = {}) -> Iterator[Path]:
+    """The same with more in it: programs of this computer with their libraries, each in /bin, and
+    `scripts` there as well. A file that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ql-guest-", dir="/tmp") as folder:
+        root, target, more = Path(folder, "root"), Path(folder, "initrd.img"), Path(folder, "more")
+        (root / "bin").mkdir(parents=True)
+        for name in programs:
+            _install(root, _program(name))
+        for name, text in scripts.items():
+            (root / "bin" / name).write_text(text, encoding="utf-8")
+            (root / "bin" / name).chmod(0o755)
+        _pack(root, more)
+        # The kernel unpacks one archive after the other.
+        target.write_bytes(base.read_bytes() + more.read_bytes())
+        shutil.rmtree(root)
+        more.unlink()
+        yield target
+
+
 def iso(path: Path, files: Mapping[str, str]) -> None:
     """Make an ISO image that holds `files`, text by name."""
     with tempfile.TemporaryDirectory(prefix="ql-iso-", dir="/tmp") as folder:
@@ -63,7 +83,7 @@ def _lay_out(root: Path) -> None:
     # What busybox's acpid runs when the power button is pressed.
     (root / "etc/acpi/PWRF/00000080").symlink_to("/bin/shutdown")
     _install_busybox(root)
-    _install_agent(root)
+    _install(root, _program("qemu-ga"))
     _install_drivers(root)
 
 
@@ -80,10 +100,10 @@ def _install_busybox(root: Path) -> None:
             (root / "bin" / applet).symlink_to("busybox")
 
 
-def _install_agent(root: Path) -> None:
-    agent = _program("qemu-ga")
-    shutil.copy(agent, root / "bin/qemu-ga")
-    libraries = subprocess.check_output(["ldd", agent], text=True, env={"LC_ALL": "C"})
+def _install(root: Path, program: str) -> None:
+    """A program of this computer, with the libraries that it needs."""
+    shutil.copy(program, root / "bin" / os.path.basename(program))
+    libraries = subprocess.check_output(["ldd", program], text=True, env={"LC_ALL": "C"})
     for path in re.findall(r"(?:=>\s+|^\s+)(/\S+) \(0x", libraries, re.MULTILINE):
         target = root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -112,10 +112,29 @@ def _slots(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--persist", action="store_true", help="write it to the profile, too")
 
 
+def _redirect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Give a running machine a USB device through a connection, without SPICE: one of this\n"
+        "computer, or with --listen one of another, where `usbredirect --device 0951:1666 --to\n"
+        "HOST:PORT` brings it; go through ssh (-L), what is carried is not encrypted. It lasts\n"
+        "until Ctrl-C, or until the device is pulled out."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch usb redirect xp 0951:1666\n"
+        "  qlaunch usb redirect xp 1-2.3                    whatever is in that port\n"
+        "  qlaunch usb redirect xp --listen 127.0.0.1:4000"
+    )
+    parser.add_argument("name", metavar="NAME", help="the machine")
+    parser.add_argument("device", nargs="?", metavar="DEVICE", help="vendor:product, or a port")
+    parser.add_argument("--listen", metavar="ADDRESS:PORT", help="wait for another computer's")
+
+
 ACTIONS = {
     "list": ("show what is plugged into this computer, or a machine", _list),
     "attach": ("give a machine a device, or a file as a stick or CD", _attach),
     "detach": ("take it out again", _detach),
+    "redirect": ("give a machine a device through a connection, without SPICE", _redirect),
     "slots": ("have more or fewer slots for the viewer's devices", _slots),
 }
 
@@ -126,6 +145,7 @@ ACTIONS = {
 def run(args: argparse.Namespace) -> int:
     work: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": _run_list, "attach": _run_attach, "detach": _run_detach, "slots": _run_slots,
+        "redirect": _run_redirect,
     }  # fmt: skip
     return work[args.action](args)
 
@@ -275,6 +295,12 @@ def _run_slots(args: argparse.Namespace) -> int:
     for warning in answer["warnings"]:
         output.note(f"  warning: {warning}")
     return 0
+
+
+def _run_redirect(args: argparse.Namespace) -> int:
+    from qlaunch.cli import usbredir
+
+    return usbredir.run(args)
 
 
 def _answered(args: argparse.Namespace, answer: dict[str, Any], text: str) -> int:
