@@ -10,6 +10,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import settings
 
 from tests import leftovers, prerequisites
 from tests.guest import image, machine
+from tests.lab import Lab, LabError
 from tests.rig import Rig
 from tests.rig import rig as running_rig
 
@@ -191,6 +193,21 @@ def guest_home(shared_cache: Path) -> Iterator[machine.Home]:
     """A user of qlaunch for one test with Linux guests."""
     with machine.home(shared_cache) as user:
         yield user
+
+
+# ---- systemd ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A computer with a real systemd. No test leaves anything in it."""
+    with ExitStack() as stack:
+        try:
+            here = stack.enter_context(Lab())
+        except LabError as error:
+            prerequisites.require("systemd", False, f"no systemd can be booted here: {error}")
+            raise
+        yield here
 
 
 # ---- golden files -------------------------------------------------------------------------------

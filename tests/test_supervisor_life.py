@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import IO
@@ -141,6 +142,23 @@ def test_run_ends_badly_when_qemu_does(rig: Rig) -> None:
         end(int(client.ask("ps", {}, name="demo")["machines"][0]["pid"]))
         assert run.ends() == 1
         assert "SIGKILL" in run.said
+
+
+def test_run_tells_a_service_manager_when_it_is_ready_and_when_it_stops(
+    rig: Rig, own_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(PATIENCE)
+        manager.bind(str(own_place / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(own_place / "notify"))
+        with Foreground() as run:
+            while (told := manager.recv(4096)) != b"READY=1\nSTATUS=demo runs":
+                assert told.startswith(b"STATUS=demo: ")
+            rig.ready()
+            run.process.send_signal(signal.SIGTERM)
+            assert manager.recv(4096).startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=120000000")
+            assert manager.recv(4096) == b"STATUS=demo: power button pressed"
+            assert run.ends() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from attrs import frozen
 
-from tests import prerequisites
-from tests.lab import HOME, PYTHON, ROOT_HOME, RUNTIME, UID, Lab, LabError
+from tests.lab import HOME, PYTHON, RUNTIME, UID, Lab
+from tests.lab.person import PATIENCE, SCOPE, Person, read_console, until, user_of
 
 pytestmark = pytest.mark.systemd
 
-PATIENCE = 20.0
-PROFILE = """
-schema = 1
-[machine]
-type = "pc"
-accel = "tcg"
-smm = false
-[memory]
-size = "32MiB"
-balloon = false
-[display]
-spice = false
-[usb]
-controller = "none"
-[[disk]]
-id = "disk0"
-bus = "ide"
-template = "@demo"
-size = "1MiB"
-[[serial]]
-id = "serial0"
-[lifecycle]
-on_crash = "restart"
-[limits]
-memory = "512MiB"
-cpu_quota = 150
-cpus = "0"
-io_weight = 50
-tasks = 200
-"""
 LIMITS = {
     "MemoryMax": str(512 << 20),
     "CPUQuotaPerSecUSec": "1.500000s",
@@ -54,82 +21,6 @@ LIMITS = {
     "IOWeight": "50",
     "TasksMax": "200",
 }
-SCOPE = "qlaunch-demo.scope"
-
-
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """One lab for all tests here. No test leaves anything in it."""
-    with ExitStack() as stack:
-        try:
-            here = stack.enter_context(Lab())
-        except LabError as error:
-            prerequisites.require("systemd", False, f"no systemd can be booted here: {error}")
-            raise
-        yield here
-
-
-@frozen
-class Person:
-    """Somebody in the lab who uses qlaunch: the ordinary user, or root."""
-
-    lab: Lab
-    root: bool
-
-    @property
-    def manager(self) -> str:
-        return "--system" if self.root else "--user"
-
-    def run(self, *argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return self.lab.run(*argv, root=self.root, **more)
-
-    def qlaunch(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        return self.run(PYTHON, "-P", "-m", "qlaunch", *words, **more)
-
-    def ask(self, *words: str, **more: Any) -> dict[str, Any]:
-        """What a verb says with --json."""
-        answer: dict[str, Any] = json.loads(self.qlaunch(*words, "--json", **more).stdout)
-        return answer
-
-    def show(self, *names: str) -> dict[str, str]:
-        """Properties of the machine's scope."""
-        asked = self.run("systemctl", self.manager, "show", SCOPE, "-p", ",".join(names))
-        return dict(line.split("=", 1) for line in asked.stdout.splitlines())
-
-    def state(self) -> str:
-        return self.show("ActiveState")["ActiveState"]
-
-    def group(self, pid: int) -> str:
-        """The control group of a process of the lab."""
-        lines = self.lab.path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
-        return next(line for line in lines if line.startswith("0::"))
-
-    @contextmanager
-    def scope(self, *command: str, **properties: str) -> Iterator[subprocess.Popen[str]]:
-        """A stranger's scope that has the machine's name."""
-        words = [f"--property={name}={value}" for name, value in properties.items()]
-        start = ("systemd-run", self.manager, "--scope", f"--unit={SCOPE}", *words, *command)
-        argv = self.lab.command(start, root=self.root)
-        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr
-            assert SCOPE in process.stderr.readline()
-            yield process
-            self.run("systemctl", self.manager, "stop", SCOPE, check=False)
-
-
-@contextmanager
-def user_of(lab: Lab, *, root: bool) -> Iterator[Person]:
-    person, home = Person(lab, root), ROOT_HOME if root else HOME
-    write = "mkdir -p ~/.config/qlaunch/profiles && cat >~/.config/qlaunch/profiles/demo.toml"
-    argv = lab.command(["sh", "-c", write], root=root)
-    subprocess.run(argv, input=PROFILE, text=True, check=True)
-    yield person
-    person.qlaunch("kill", "demo", check=False)
-    person.qlaunch("supervisor", "stop", check=False)
-    person.run("rm", "-rf", f"{home}/.local", f"{home}/.config")
-    left = ("pgrep", "-f", "qlaunch.supervisor|qemu-system")
-    until(lambda: not person.run(*left, check=False).stdout)
-    until(lambda: person.state() == "inactive")
 
 
 @pytest.fixture(params=["user", "system"])
@@ -142,27 +33,6 @@ def person(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Person]:
 def user(lab: Lab) -> Iterator[Person]:
     with user_of(lab, root=False) as person:
         yield person
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Ask again and again; each question starts a program, so no pause is needed."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-
-
-def read_console(person: Person, wanted: str) -> None:
-    """Read the machine's console until it says `wanted`."""
-    argv = person.lab.command([PYTHON, "-P", "-m", "qlaunch", "console", "demo"], root=person.root)
-    pipe = subprocess.PIPE
-    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as console:
-        assert console.stdout
-        text = b""
-        while wanted.encode() not in text:
-            byte = console.stdout.read(1)
-            assert byte, text
-            text += byte
-        console.terminate()
 
 
 # ---- a machine and its scope --------------------------------------------------------------------
@@ -188,7 +58,7 @@ def test_a_machine_outlives_its_supervisor_and_is_found_again(person: Person) ->
     supervisor = person.ask("supervisor", "status")["pid"]
     assert SCOPE not in person.group(supervisor)
     person.run("kill", "-KILL", str(supervisor))
-    until(lambda: not person.lab.path(f"/proc/{supervisor}/cmdline").exists())
+    until(lambda: person.lab.is_gone(supervisor))
     assert person.state() == "active"
     found = person.ask("status", "demo")
     assert (found["state"], found["pid"]) == ("running", pid)

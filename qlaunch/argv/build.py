@@ -76,13 +76,15 @@ def _grouped(words: tuple[str, ...]) -> Iterator[Option]:
 def scope_prefix(plan: Plan) -> Option:
     """What starts QEMU in a systemd scope of its own, which carries the profile's limits; nothing
     where no systemd runs. systemd-run execs in place: same pid, same descriptors. It first says
-    the scope's name, by which QEMU's failure is told from its own; so it is not --quiet."""
+    the scope's name, by which QEMU's failure is told from its own; so it is not --quiet. What is
+    started before a service ends after it: at shutdown our service stops the guest first."""
     if plan.scope is None:
         return ()
     limits = [word for name, value in plan.limits.items() for word in ("-p", f"{name}={value}")]
     return (
         "systemd-run", f"--{plan.scope}", "--scope", "--collect",
-        f"--unit={scope_unit(plan)}", "--slice=qlaunch.slice", *limits, "--",
+        f"--unit={scope_unit(plan)}", "--slice=qlaunch.slice",
+        "-p", "Before=qlaunch.service", *limits, "--",
     )  # fmt: skip
 
 

@@ -8,10 +8,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from qlaunch import __version__, units
 from qlaunch.cli import definitions
+from qlaunch.cli.check_lines import FAIL, OK, WARN, Check
+from qlaunch.cli.checkup_systemd import systemd_checks
 from qlaunch.cli.packages import install
 from qlaunch.control import client
 from qlaunch.errors import QlaunchError
@@ -23,7 +23,6 @@ from qlaunch.host.userfault import DEVICE, by_device, by_syscall
 from qlaunch.machine.names import interrupted_renames
 from qlaunch.store import paths
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 ASK_TIMEOUT = 2.0
 OLDEST_QEMU = (7, 2, 0)
 LITTLE_SPACE = 1 << 30
@@ -33,24 +32,6 @@ _DEVICES = (
     ("qxl", "qxl-vga", "the SPICE graphics card", "spice"),
     ("usb-redir", "usb-redir", "USB sticks of a SPICE client", "spice"),
 )
-
-
-@frozen(kw_only=True)
-class Check:
-    """One line: `level` is ok, warn (something will not work) or fail (nothing will)."""
-
-    level: str
-    topic: str
-    message: str
-    hint: str | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        return {
-            "level": self.level,
-            "topic": self.topic,
-            "message": self.message,
-            "hint": self.hint,
-        }
 
 
 def checks() -> Iterator[Check]:
@@ -64,7 +45,7 @@ def checks() -> Iterator[Check]:
     yield _program(host.swtpm, "swtpm", "swtpm", "guests with a TPM (Windows 11)")
     yield _viewer()
     yield from _folders()
-    yield from _systemd(host)
+    yield from definitions.wait_for(systemd_checks(host))
     yield Check(
         level=OK,
         topic="python",
@@ -236,23 +217,6 @@ def _has_name() -> bool:
     except KeyError:
         return False
     return True
-
-
-def _systemd(host: HostFacts) -> Iterator[Check]:
-    if host.systemd_scope is None:
-        message = "no systemd answers: [limits] have no effect"
-        hint = "log in by a session of its own (ssh, not su)" if shutil.which("systemctl") else None
-        yield Check(level=WARN, topic="systemd", message=message, hint=hint)
-        return
-    message = f"systemd: machines get scopes of their own ({host.systemd_scope})"
-    yield Check(level=OK, topic="systemd", message=message)
-    if host.systemd_scope == "user":
-        if os.path.exists(f"/var/lib/systemd/linger/{host.user}"):
-            yield Check(level=OK, topic="linger", message="linger: machines go on after logout")
-        else:
-            message = "linger is off: machines end when you log out"
-            hint = f"loginctl enable-linger {host.user}"
-            yield Check(level=WARN, topic="linger", message=message, hint=hint)
 
 
 def _supervisor() -> Check:

@@ -133,6 +133,11 @@ def folder() -> str | None:
         return None
 
 
+def is_unit() -> bool:
+    """Whether it is a machine's unit of systemd, `qlaunch@NAME.service`, that calls."""
+    return bool(os.environ.get("QLAUNCH_UNIT"))
+
+
 def environment() -> dict[str, str]:
     """This process's environment as far as it can be said in JSON, which is UTF-8."""
     said = {}

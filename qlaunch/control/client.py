@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # typing costs the thin client 3 ms
 REPEATABLE = frozenset(
     {"ps", "status", "up", "down", "kill", "wait", "pause", "resume", "supervisor"}
 )
+SERVICE = "qlaunch.service"
 _PATH_LIMIT = 107
 START_ATTEMPTS = 5
 # Sixty machines may have to be adopted first, and one of them may not answer.
@@ -154,12 +155,15 @@ def open_connection(*, name: str | None = None, start: bool = True) -> Connectio
 
 
 def start_supervisor() -> None:
-    """Start the user's supervisor in the background and wait until it listens.
+    """Start the user's supervisor in the background and wait until it listens; as a service of
+    systemd where `qlaunch service install` was said, and where that works.
 
     Raises: NoSupervisorError with the supervisor's last words.
     """
     import subprocess
 
+    if _start_service():
+        return
     paths.ensure_private(paths.runtime_dir())
     log_path = os.path.join(paths.state_dir(), "supervisor.log")
     ready, tell = os.pipe()
@@ -184,6 +188,30 @@ def start_supervisor() -> None:
             f"the supervisor did not start: {_tail(log_path, started_at)}",
             hint=f"its log is {log_path}",
         )
+
+
+def _start_service() -> bool:
+    """Start the service that is installed, if one is. Returns: whether it listens for us now."""
+    managers = ("system", "user") if os.getuid() == 0 else ("user",)
+    for manager in managers:
+        folders = paths.unit_folders(manager)
+        if any(os.path.exists(os.path.join(folder, SERVICE)) for folder in folders):
+            break
+    else:
+        return False
+    import subprocess
+
+    runtime = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
+    try:
+        subprocess.run(
+            ["systemctl", f"--{manager}", "--quiet", "start", SERVICE],
+            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=START_TIMEOUT, env={**runtime, **os.environ},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return False  # systemd is going down, or had to start it too often: without it, then
+    # The service may have been installed with other folders than ours.
+    return os.path.exists(paths.control_socket())
 
 
 def _open_log(path: str) -> BinaryIO:

@@ -70,3 +70,12 @@ def _pss(pid: int) -> int | None:
         return None
     except psutil.NoSuchProcess as error:
         raise NotFoundError(f"there is no process {pid}") from error
+
+
+def oom_score_adjust(pid: int) -> int | None:
+    """How much sooner the kernel ends this process than others when memory runs short."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None

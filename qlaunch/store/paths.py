@@ -41,12 +41,12 @@ def runtime_dir() -> str:
     """The folder of sockets: private to the user and gone after a reboot.
 
     Without XDG_RUNTIME_DIR (cron, sudo, containers): `/run/user/UID` if it is there, `/run` for
-    root, else a folder in /tmp that must be ours.
+    root, else a folder in /tmp that must be ours. Root's own `/run/user/0` goes with root's last
+    session, and root's machines do not.
     """
-    value = os.environ.get("XDG_RUNTIME_DIR", "")
-    if value.startswith("/"):
+    value, uid = os.environ.get("XDG_RUNTIME_DIR", ""), os.getuid()
+    if value.startswith("/") and (uid, value) != (0, "/run/user/0"):
         return os.path.join(value, "qlaunch")
-    uid = os.getuid()
     if uid == 0:
         return "/run/qlaunch"
     if os.path.isdir(f"/run/user/{uid}"):
@@ -99,6 +99,16 @@ def control_socket() -> str:
 def run_socket(name: str) -> str:
     """The socket of a `qlaunch run NAME` in the foreground."""
     return os.path.join(runtime_dir(), f"run-{name}.sock")
+
+
+def unit_folders(manager: str) -> list[str]:
+    """Where units of the user's systemd (`user`) or of the computer's (`system`) lie: those that
+    `service install` writes first."""
+    if manager == "system":
+        return ["/etc/systemd/system"]
+    home = os.environ.get("XDG_CONFIG_HOME", "")
+    home = home if home.startswith("/") else os.path.expanduser("~/.config")
+    return [os.path.join(home, "systemd/user"), "/etc/systemd/user"]
 
 
 def machine_runtime(name: str) -> str:

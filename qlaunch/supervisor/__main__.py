@@ -1,4 +1,7 @@
-"""`python -m qlaunch.supervisor`: the user's supervisor, in the background."""
+"""`python -m qlaunch.supervisor`: the user's supervisor, in the background.
+
+`--ready-fd FD` is from a client that waits; `--service user|system` is from systemd.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,19 @@ WINNER_PAUSE = 0.02
 
 
 def main() -> int:
-    """Run until there is nothing to look after. Tells `--ready-fd` when it listens."""
+    """Run until there is nothing to look after, as a service until it is told to end."""
     # By hand: argparse would stay in memory for as long as the supervisor lives.
-    ready_fd = int(sys.argv[2]) if sys.argv[1:2] == ["--ready-fd"] else -1
+    words = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    ready_fd, manager = int(words.get("--ready-fd", -1)), words.get("--service")
     os.umask(0o077)
     try:
         paths.ensure_private(paths.runtime_dir())
-        lock = _lock()
+        lock = _lock(takes_over=manager is not None)
         if lock is None:
             _tell(ready_fd, b"held")
             return 0
         try:
-            _run(ready_fd)
+            _run(ready_fd, manager)
         finally:
             os.close(lock)
     except QlaunchError as error:
@@ -38,8 +42,9 @@ def main() -> int:
     return 0
 
 
-def _lock() -> int | None:
-    """The lock of the only supervisor; None when another one has it and takes connections.
+def _lock(*, takes_over: bool) -> int | None:
+    """The lock of the only supervisor; None when another one has it and takes connections, unless
+    we are to take over from it: then it is told to end, and its machines run on.
 
     The one that has it may just be ending: then it is our turn. Raises: BusyError, HostError.
     """
@@ -49,11 +54,20 @@ def _lock() -> int | None:
         try:
             return files.take_lock(path, what="the supervisor")
         except BusyError:
-            if _somebody_listens():
+            if takes_over:
+                _end_the_other()
+            elif _somebody_listens():
                 return None
             if time.monotonic() > deadline:
                 raise
         time.sleep(WINNER_PAUSE)
+
+
+def _end_the_other() -> None:
+    from qlaunch.control import client
+
+    with contextlib.suppress(QlaunchError):
+        client.ask("supervisor", {"action": "stop"}, start=False)
 
 
 def _somebody_listens() -> bool:
@@ -67,7 +81,7 @@ def _somebody_listens() -> bool:
         return True
 
 
-def _run(ready_fd: int) -> None:
+def _run(ready_fd: int, manager: str | None) -> None:
     # Of many that start at once all but one end before they come here: theirs is a short life.
     from qlaunch.supervisor import lean
 
@@ -79,8 +93,8 @@ def _run(ready_fd: int) -> None:
     lean.settle()
 
     async def serve() -> None:
-        server, ready = Server(paths.control_socket()), asyncio.Event()
-        loop = asyncio.get_running_loop()
+        server = Server(paths.control_socket(), stays=manager is not None)
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
         server.listen()
@@ -90,11 +104,16 @@ def _run(ready_fd: int) -> None:
             _tell(ready_fd, b"ready")
 
         async with asyncio.TaskGroup() as group:
-            teller = group.create_task(tell())
+            helpers = [group.create_task(tell())]
+            if manager is not None:
+                from qlaunch.supervisor.service import Service
+
+                helpers.append(group.create_task(Service(server, manager).run(ready)))
             try:
                 await server.serve(adopt=True, ready=ready)
             finally:
-                teller.cancel()
+                for helper in helpers:
+                    helper.cancel()
 
     asyncio.run(serve())
 

@@ -65,7 +65,8 @@ class Actor:
     """Hosts one machine from its start, or its adoption, to its end.
 
     `machine` is None while there is no QEMU: before, after, and between two launches. `orphan` is a
-    QEMU of which nothing but the process is known, because its saved plan is damaged.
+    QEMU of which nothing but the process is known, because its saved plan is damaged. `keeps_unit`:
+    its unit of systemd, if it has one, is not to be told of its end, for it knows, or it goes on.
     """
 
     def __init__(self, name: str, tasks: Tasks, changed: Callable[[Actor], None]) -> None:
@@ -77,6 +78,7 @@ class Actor:
         self.state = "starting"
         self.since = time.time()
         self.stop_asked = False
+        self.keeps_unit = False
         self.warnings: Sequence[Mapping[str, Any]] = ()
         self.gone = asyncio.Event()
         self.shutdown: str | None = None

@@ -127,6 +127,7 @@ async def anew(
                     f"{name}: its password came from the environment variable {secret.env}",
                     hint=f"`qlaunch down {name}`, then `qlaunch up {name}` where it is set",
                 )
+        actor.keeps_unit = start
         await power.kill(actor, lambda name, text, seconds: None)
     found = await find(name)
     plan = found.plan if found is not None else machines.load_plan(name)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from qlaunch.errors import BusyError, ConflictError, QlaunchError
+from qlaunch.host.notify import notify
 from qlaunch.machine.held import running_pid
 from qlaunch.machine.launch import Order
 from qlaunch.machine.prepare import Prepared, prepare
@@ -17,12 +18,18 @@ from qlaunch.supervisor import power
 from qlaunch.supervisor.actor import Actor, Tell
 from qlaunch.supervisor.server import Server
 
+# How much longer than the guest may take a service manager is asked to wait for us.
+PATIENCE = 30.0
+# Ends that are the guest's own and no good ones.
+CRASHES = ("guest-panic",)
+
 
 def run_foreground(profile: str, overrides: Sequence[str] = (), *, name: str | None = None) -> int:
     """Run the machine of `profile` until it ends. Ctrl-C and SIGTERM stop it gracefully, a second
     one at once.
 
-    Returns: 0 when the guest ended well, 1 when it failed. Raises: as a start does.
+    Returns: 0 when the guest ended well, 1 when it panicked or QEMU failed.
+    Raises: as a start does.
     """
     os.umask(0o077)
     return asyncio.run(_run(profile, overrides, name))
@@ -64,13 +71,15 @@ async def _host(server: Server, prepared: Prepared) -> int:
     try:
         await actor.start(_order(server, prepared))
         _say(f"{actor.name} runs; Ctrl-C stops it")
+        notify(READY=1, STATUS=f"{actor.name} runs")
         await actor.gone.wait()
     finally:
         stopper.cancel()
         signals.close()
     last = machines.last_end(actor.name) or {}
     _say(f"{actor.name} ended: {last.get('reason', 'unknown')}")
-    return 1 if actor.state == "failed" else 0
+    failed = actor.state == "failed" or last.get("reason") in CRASHES
+    return 1 if failed else 0
 
 
 def _order(server: Server, prepared: Prepared) -> Order:
@@ -87,7 +96,11 @@ def _order(server: Server, prepared: Prepared) -> Order:
 
 
 def _teller(machine: str) -> Tell:
-    return lambda name, text, seconds: _say(f"{machine}  {name:<8} {text}")
+    def tell(name: str, text: str, seconds: float) -> None:
+        _say(f"{machine}  {name:<8} {text}")
+        notify(STATUS=f"{machine}: {text}")
+
+    return tell
 
 
 def _say(text: str) -> None:
@@ -113,6 +126,8 @@ class _Signals:
 
 async def _stop_when_asked(actor: Actor, signals: _Signals, step: Tell) -> None:
     await signals.next()
+    limit = actor.machine.plan.lifecycle.stop_timeout if actor.machine is not None else 0.0
+    notify(STOPPING=1, EXTEND_TIMEOUT_USEC=int((limit + PATIENCE) * 1e6))
     async with asyncio.TaskGroup() as group:
         graceful = group.create_task(_quietly_down(actor, step))
         while not actor.gone.is_set():

@@ -37,7 +37,7 @@ async def down(actor: Actor, *, timeout: float | None, force: bool, tell: Tell) 
                 gone = True
         finally:
             if not machine.process.ended:
-                actor.stop_asked = False
+                actor.stop_asked = actor.keeps_unit = False
                 actor.note_state(await machine.run_state())
         if not gone:
             raise _still_there(actor.name, limit)

@@ -68,6 +68,8 @@ async def up(request: Request) -> Any:
     )
     machine = prepared.plan.name
     if (running := request.server.actors.get(machine)) is not None:
+        if request.flag("unless_running") and running.machine is not None:
+            return {"name": machine, "state": running.state, "already": True}
         raise _already(running, prepared.profile.file)
     if request.flag("fresh"):
         await continuing.forget(machine)
@@ -153,7 +155,11 @@ async def started(actor: Actor, prepared: Prepared, begun: float) -> dict[str, A
 
 async def down(request: Request) -> Any:
     timeout, force = request.seconds("timeout"), request.flag("force")
+    by_unit = request.flag("by_unit")
+    if by_unit and request.text("name") in request.server.releasing:
+        return {"name": request.text("name"), "how": "it has ended already"}
     actor = await request.actor()
+    actor.keeps_unit = by_unit
     how = await power.down(actor, timeout=timeout, force=force, tell=request.tell)
     return {"name": actor.name, "how": how}
 
@@ -176,6 +182,7 @@ async def restart(request: Request) -> Any:
     profile = machine.plan.profile
     before = await prepare(profile, name=actor.name, overrides=overrides)
     evolve(before.resolution, findings=_without_own(before, machine)).raise_errors()
+    actor.keeps_unit = True
     await power.down(actor, timeout=timeout, force=force, tell=request.tell)
     prepared = await prepare(profile, name=actor.name, overrides=overrides)
     prepared.raise_errors()

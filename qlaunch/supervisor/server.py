@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qlaunch import __version__
 from qlaunch.aio import finish
 from qlaunch.control import words
-from qlaunch.errors import InternalError, QlaunchError, UsageError
+from qlaunch.errors import InternalError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.sockets import bind_unix
 from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
@@ -23,6 +23,8 @@ from qlaunch.supervisor.requests import VERBS
 from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qlaunch.supervisor.collecting import Collector
 
 # How long a supervisor without machines and clients waits for more work.
@@ -39,11 +41,20 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Server:
-    """One supervisor. `path` is its control socket; `foreground` keeps it alive while idle."""
+    """One supervisor. `path` is its control socket. In the `foreground` it looks after one machine
+    only; one that `stays` does so also when there is nothing to look after.
 
-    def __init__(self, path: str, *, foreground: bool = False) -> None:
+    `on_gone` is told of every machine that has ended; what is in `releasing` has, and its unit is
+    being told. A server that is `closing` starts no machine any more.
+    """
+
+    def __init__(self, path: str, *, foreground: bool = False, stays: bool = False) -> None:
         self.path = path
         self.foreground = foreground
+        self.stays = stays or foreground
+        self.closing = False
+        self.releasing: set[str] = set()
+        self.on_gone: Callable[[Actor], None] | None = None
         self.actors: dict[str, Actor] = {}
         self.collectors: dict[str, Collector] = {}
         self.started = time.time()
@@ -102,7 +113,7 @@ class Server:
             self._idle.cancel()
             self._idle = None
         busy = self.actors or self.collectors or self._clients
-        if not (busy or self.foreground or self._stop.is_set()):
+        if not (busy or self.stays or self._stop.is_set()):
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(IDLE_GRACE, self._end_when_alone)
 
@@ -169,7 +180,9 @@ class Server:
             self._consider_ending()
 
     def host(self, name: str) -> Actor:
-        """A new actor for `name`. Raises: BusyError when another process hosts it."""
+        """A new actor for `name`. Raises: BusyError when another process hosts it, RefusedError."""
+        if self.closing:
+            raise RefusedError(f"{name} is not started: the computer is being shut down")
         actor = Actor(name, self.tasks, self.note_change)
         self.actors[name] = actor
         return actor
@@ -179,6 +192,8 @@ class Server:
         if actor.gone.is_set() and self.actors.get(actor.name) is actor:
             del self.actors[actor.name]
             self._consider_ending()
+            if self.on_gone is not None:
+                self.on_gone(actor)
         for waiter in self._waiters:
             waiter.set()
 

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -366,6 +366,26 @@ _qlaunch_verb() {
         'supervisor')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('@status stop restart')
+            values=()
+            ;;
+        'service')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@install uninstall status')
+            values=()
+            ;;
+        'service install')
+            options='--user --system --stdout --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=()
+            ;;
+        'service uninstall')
+            options='--user --system --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=()
+            ;;
+        'service status')
+            options='--user --system --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
             values=()
             ;;
         'completion')

@@ -58,12 +58,13 @@ class Lab:
             stack.callback(shutil.rmtree, self._work)
             os.mkdir(f"{self._work}/lab")
             kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            listener.bind(f"{self._work}/notify")
-            self._outer = stack.enter_context(self._start())
-            stack.callback(self._end)
-            self._wait_ready(listener)
+            # Closed as soon as it is ready: nobody reads what comes later, and systemd would wait.
+            with socket.socket(socket.AF_UNIX, kind) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+                listener.bind(f"{self._work}/notify")
+                self._outer = stack.enter_context(self._start())
+                stack.callback(self._end)
+                self._wait_ready(listener)
             self._stack = stack.pop_all()
         return self
 
@@ -75,6 +76,13 @@ class Lab:
     def path(self, path: str) -> Path:
         """A file of the lab as this computer sees it."""
         return Path(f"/proc/{self.pid}/root{path}")
+
+    def is_gone(self, pid: int) -> bool:
+        """Whether a process, as the lab counts, has ended and been reaped."""
+        try:
+            return not self.path(f"/proc/{pid}/cmdline").exists()
+        except ProcessLookupError:
+            return True
 
     def run(
         self,
@@ -113,6 +121,11 @@ class Lab:
             *variables,
             *argv,
         ]
+
+    def wait_end(self) -> None:
+        """Wait until the lab has powered off."""
+        assert self._init is not None
+        assert select.select([self._init], [], [], RUN_TIMEOUT)[0], "the lab does not power off"
 
     # ---- its beginning and its end --------------------------------------------------------------
 

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from qlaunch.cli.checkup import Check
+    from qlaunch.cli.check_lines import Check
 
 _COLORS = {"ok": output.GREEN, "warn": output.YELLOW, "fail": output.RED}
 
@@ -29,20 +29,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from qlaunch.cli.checkup import FAIL, OK, checks
+    from qlaunch.cli.check_lines import FAIL, OK
+    from qlaunch.cli.checkup import checks
 
     found = []
     for check in checks():
         found.append(check)
         if not args.json and not (args.quiet and check.level == OK):
-            _print(check)
+            print_check(check)
     failed = any(check.level == FAIL for check in found)
     if args.json:
         output.print_json({"ok": not failed, "checks": [check.to_dict() for check in found]})
     return int(failed)
 
 
-def _print(check: Check) -> None:
+def print_check(check: Check) -> None:
+    """Print a line, and what mends it."""
     level = output.paint(f"{check.level:<4}", _COLORS[check.level], on=output.colored(sys.stdout))
     print(f"{level}  {output.clean(check.message)}")
     if check.hint:

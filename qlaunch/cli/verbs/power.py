@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     request: dict[str, Any] = {}
     if args.verb in ("down", "restart"):
         request = {"force": args.force, "timeout": args.timeout}
+    if args.verb == "down":
+        request["by_unit"] = talk.is_unit()
     if args.verb == "restart":
         request["env"] = talk.environment()
 

@@ -15,6 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Run one machine in the foreground, with a supervisor of its own: for containers, cluster\n"
         "agents and debugging. Ctrl-C or SIGTERM shuts it down gracefully.\n"
+        "A service manager (NOTIFY_SOCKET) is told when it runs. The exit status says how it\n"
+        "ended: 0 the guest powered off or was stopped, 1 it panicked or QEMU failed.\n"
         "Without a PROFILE it is ./qlaunch.toml."
     )
     parser.epilog = (

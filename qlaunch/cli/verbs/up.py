@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             "set": args.set,
             "paused": args.paused,
             "fresh": args.fresh,
+            "unless_running": talk.is_unit(),
             "env": talk.environment(),
             "cwd": talk.folder(),
         }
