@@ -238,12 +238,15 @@ class Lab:
 
     # ---- guests ---------------------------------------------------------------------------------
 
-    def attach(self, name: str, network: str, **more: Any) -> tuple[str, Attached]:
+    def attach(
+        self, name: str, network: str, *, service: Service | None = None, **more: Any
+    ) -> tuple[str, Attached]:
         """A card of `name` plugged in; its MAC address and what the service gave."""
         self.numbers += 1
         said = {"network": network, "mac": f"52:54:00:00:01:{self.numbers:02x}", "hostname": name}
         attachment = Attachment(**(said | more))
-        return attachment.mac, asyncio.run(self.service.attach(name, "net0", attachment))
+        asked = service or self.service
+        return attachment.mac, asyncio.run(asked.attach(name, "net0", attachment))
 
     def guest(self, name: str, network: str = "lab", *, user: int = 0, **more: Any) -> Guest:
         """A guest that runs, whose card `user` has asked for."""

@@ -100,7 +100,7 @@ def _each(args: argparse.Namespace, verb: str, about: dict[str, Any]) -> int:
 
 
 async def _asked(name: str, verb: str, about: dict[str, Any]) -> dict[str, Any]:
-    service = await networks.service_of(name)
+    service = await networks.service_of(name, start=verb == "up")
     return {"service": service.kind, **await service.ask(verb, {"network": name, **about})}
 
 
@@ -131,7 +131,7 @@ def plan(args: argparse.Namespace) -> int:
 
 async def _planned(name: str | None) -> list[dict[str, Any]]:
     if name is not None:
-        service = await networks.service_of(name)
+        service = await networks.service_of(name, start=True)
         steps = await service.ask("plan", {"network": name})
         return list(steps["steps"])
     services = await networks.answering()

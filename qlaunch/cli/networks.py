@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 
 from qlaunch.errors import HostError, NotFoundError, UsageError
-from qlaunch.network import client
+from qlaunch.network import client, own
 from qlaunch.network.client import Service
 from qlaunch.profile.findings import did_you_mean
 from qlaunch.profile.network import NETWORK_NAME, NETWORK_NAME_WORDS
@@ -90,9 +90,9 @@ def check_name(name: str) -> str:
     return name
 
 
-async def service_of(name: str) -> Service:
+async def service_of(name: str, *, start: bool = False) -> Service:
     """The service that has the network `name`: root's where it lets this user in, else the user's
-    own.
+    own, which is started if asked to.
 
     Raises: NotFoundError, HostError when there is none.
     """
@@ -105,9 +105,14 @@ async def service_of(name: str) -> Service:
         raise HostError("the network service does not run", hint=NO_SERVICE)
     if name not in own_files():
         raise unknown(name, own_files())
-    if "rootless" not in services:
-        raise HostError("no network service runs that lets you in", hint=NO_SERVICE)
-    return services["rootless"]
+    if "rootless" in services:
+        return services["rootless"]
+    if start:
+        return await own.start()
+    raise HostError(
+        "your network service does not run: none of your networks is up",
+        hint=f"`qlaunch net up {name}` starts it",
+    )
 
 
 async def _has(service: Service, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qlaunch.errors import HostError
-from qlaunch.network import client
+from qlaunch.network import client, own
 from qlaunch.network.client import Service
 
 
@@ -15,6 +15,8 @@ async def service_of(backend: str, *, start: bool = False) -> Service:
     if backend == "netd":
         service = await client.probe("netd", client.system_socket())
     else:
+        if start:
+            return await own.start()
         service = await client.probe("rootless", client.rootless_socket())
     if service is None:
         path = client.system_socket() if backend == "netd" else client.rootless_socket()

@@ -203,9 +203,14 @@ def system_socket() -> str:
     return os.environ.get(SOCKET_VARIABLE) or SYSTEM_SOCKET
 
 
+def own_folder() -> str:
+    """Where the user's own service has its socket and notes."""
+    return os.path.join(paths.runtime_dir(), "net")
+
+
 def rootless_socket() -> str:
     """Where the user's own service listens."""
-    return os.path.join(paths.runtime_dir(), "net", "socket")
+    return os.path.join(own_folder(), "socket")
 
 
 async def probe(kind: Kind, path: str) -> Service | None:

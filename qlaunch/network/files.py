@@ -61,7 +61,11 @@ class Files:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        for folder in (places.run, places.lib, *map(self._run, ("cards", "wanted", "dns"))):
+        for folder in (
+            places.run,
+            places.lib,
+            *map(self._run, ("asked", "cards", "wanted", "dns")),
+        ):
             os.makedirs(folder, mode=0o755, exist_ok=True)
 
     def _run(self, *names: str) -> str:
@@ -81,6 +85,14 @@ class Files:
 
     def forget_wanted(self, name: str) -> None:
         files.remove(self._run("wanted", f"{name}.json"), lasting=False)
+        files.remove(self._run("asked", name), lasting=False)
+
+    def asked(self) -> list[str]:
+        """The networks that somebody asked for by name; they stay when the last guest goes."""
+        return os.listdir(self._run("asked"))
+
+    def ask(self, name: str) -> None:
+        files.write_bytes(self._run("asked", name), b"", lasting=False)
 
     # ---- cards
 

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 from qlaunch.errors import ConflictError, HostError, QlaunchError
 from qlaunch.host.computer import host_facts
@@ -61,8 +62,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def serve(places: Places, listener: socket.socket, *, ends: float = 0.0) -> None:
-    """Serve `listener` until a signal, or until nobody needs it where `ends` says so."""
+async def serve(
+    places: Places,
+    listener: socket.socket,
+    *,
+    ends: float = 0.0,
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """Serve `listener` until a signal, or until nobody needs it where `ends` says so; then nothing
+    that no guest uses is left. Calls `ready` when it begins."""
     loop = asyncio.get_running_loop()
     networks = Networks(places, host_facts().machine_id)
     try:
@@ -71,9 +79,11 @@ async def serve(places: Places, listener: socket.socket, *, ends: float = 0.0) -
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
         loop.add_signal_handler(signal.SIGHUP, server.read_again)
-        tell_ready()
+        (ready or tell_ready)()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        if ends:
+            networks.let_go()
     finally:
         networks.close()
 

@@ -63,6 +63,12 @@ def run(text: str, *, as_json: bool = False) -> str:
         library.nft_ctx_free(context)
 
 
+def is_there() -> bool:
+    """Whether nftables is installed."""
+    path = os.environ.get("PATH", os.defpath) + _SBIN
+    return _library() is not None or shutil.which("nft", path=path) is not None
+
+
 def _run_tool(text: str, *, as_json: bool) -> str:
     tool = shutil.which("nft", path=os.environ.get("PATH", os.defpath) + _SBIN)
     if tool is None:

@@ -264,7 +264,7 @@ class Server:
                 async with asyncio.timeout(self._ends):
                     await self._used.wait()
             except TimeoutError:
-                if not self._networks.cards() and not +self._connections:
+                if not self._networks.needed() and not +self._connections:
                     return
 
 

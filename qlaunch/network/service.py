@@ -218,6 +218,18 @@ class Networks:
         _raise_first(failed, name)
         return done
 
+    def needed(self) -> bool:
+        """Whether a guest uses a network, or somebody has asked for one to be there."""
+        return bool(self.cards() or self.files.asked())
+
+    def let_go(self) -> None:
+        """Take all networks down, unless guests use any."""
+        with self.locked():
+            if not self.cards():
+                for name in self.files.wanted():
+                    self.files.forget_wanted(name)
+                self.reconcile()
+
     def start(self) -> Failed:
         """What a service does first: the networks that are to be there, and whatever is broken."""
         failed: Failed = []

@@ -240,6 +240,7 @@ class Words:
         self._require_owner(peer, "making a network")
         with self.networks.locked():
             net, done = self.networks.bring_up(name)
+            self.networks.files.ask(name)
         return {"network": records.to_plain(net), "steps": [step.about for step in done]}, []
 
     async def _on_down(self, peer: Peer, message: wire.Message) -> Answer:

@@ -23,7 +23,8 @@ ipv6 = "auto"             # and has a private prefix; guests get theirs by thems
 ```
 
 A machine gets on it with `network = "lab"` in its `[[nic]]`. The network is made when the first
-machine needs it, mended when somebody breaks it, and stays until `qlaunch net down lab`.
+machine needs it, mended when somebody breaks it, and stays until `qlaunch net down lab`. (Yours,
+without root, goes with its last machine, unless you made it yourself with `qlaunch net up lab`.)
 
 Values are written as in [profiles](profile.md#how-values-are-written).
 `qlaunch net plan` shows what would be done before anything is.

@@ -1,0 +1,33 @@
+"""Whether this user can have networks without root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+
+_SBIN = ":/usr/sbin:/sbin"
+TRIAL_TIMEOUT = 10.0
+
+
+async def rootless_problem() -> str | None:
+    """What is in the way of networks of this user's own; None when nothing is. It is tried out."""
+    if os.getuid() == 0:
+        return "root's networks are made by netd: `qlaunch net setup`"
+    path = os.environ.get("PATH", os.defpath) + _SBIN
+    for program, package in (("pasta", "passt"), ("dnsmasq", "dnsmasq-base")):
+        if shutil.which(program, path=path) is None:
+            return f"{program} is not installed (apt install {package})"
+    trial = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "qlaunch.network.spaces",
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, cwd="/",
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(TRIAL_TIMEOUT):
+            said, _ = await trial.communicate()
+    except TimeoutError:
+        trial.kill()
+        await trial.wait()
+        return "making namespaces takes for ever"
+    return said.decode(errors="replace").strip() or None
