@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import struct
 
 import pytest
@@ -17,6 +16,7 @@ from qlaunch.errors import (
     TimedOutError,
     UsageError,
 )
+from qlaunch.machine.machine import FIRMWARE_QUIET_TIME
 from tests.rig import PROFILE, Rig, is_alive, nothing_left, until, write_profile
 
 pytestmark = pytest.mark.qemu
@@ -104,10 +104,10 @@ def test_the_policy_holds_again_when_a_reset_is_over(rig: Rig) -> None:
     with rig.console() as console:
         console.expect("READY\r\n")
         rig.ask("reset", name="demo")
-        with contextlib.suppress(OSError, AssertionError):  # its end
-            while True:
-                console.expect("READY\r\n")
-                console.send("r")
+        console.expect("READY\r\n")
+        with pytest.raises(TimedOutError):
+            rig.ask("wait", name="demo", timeout=FIRMWARE_QUIET_TIME + 0.5)
+        console.send("r")
     until(lambda: not rig.row(), "its end")
 
 
