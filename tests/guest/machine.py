@@ -45,7 +45,7 @@ size = "256MiB"
 [boot]
 kernel = "{kernel}"
 initrd = "{initrd}"
-append = "console=ttyS0 quiet {words}"
+append = "console=ttyS0 quiet no_timer_check {words}"
 
 [[serial]]
 id = "serial0"
@@ -221,7 +221,14 @@ class Guest:
 
     def ready(self) -> str:
         """Wait until the guest is ready, once more after a restart, and return the start's id."""
-        return self.line.expect(r"ask: ready (\w+)\n", BOOT_LIMIT)[1].decode()
+        try:
+            return self.line.expect(r"ask: ready (\w+)\n", BOOT_LIMIT)[1].decode()
+        except AssertionError as error:
+            folder = self.home.place / f"state/qlaunch/machines/{self.name}"
+            for log in ("console-serial0.log", "log"):
+                said = (folder / log).read_bytes()[-2000:].decode(errors="replace")
+                error.add_note(f"{log}:\n{said}")
+            raise
 
     @property
     def line(self) -> Line:
