@@ -19,6 +19,8 @@ from functools import cache
 
 import pytest
 
+from qlaunch.cli.web import pages
+
 ORIGINAL_ENVIRON: Mapping[str, str] = dict(os.environ)
 OF_THE_COMPUTER = frozenset({"hugepages", "kvm", "root", "systemd", "users"})
 
@@ -144,6 +146,13 @@ def _no_spice() -> str:
     return ""
 
 
+def _no_web() -> str:
+    if not find_program("chromium") and not find_program("chromium-browser"):
+        return "chromium is not installed"
+    there = any(os.path.isfile(f"{folder}/core/rfb.js") for folder in pages.NOVNC)
+    return "" if there else "noVNC is not there (tools/fetch-novnc)"
+
+
 def _no_systemd() -> str:
     if os.getuid():
         return "only root can boot a systemd of its own"
@@ -161,6 +170,7 @@ _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _no_netns,
     "spice": _no_spice,
     "systemd": _no_systemd,
+    "web": _no_web,
 }
 
 

@@ -250,6 +250,7 @@ def test_view_without_a_viewer_names_the_package(
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":9")
     monkeypatch.setenv("PATH", str(own_place))
+    monkeypatch.setattr("qlaunch.cli.web.pages.NOVNC", ())
     peer.result("status", view_status())
     assert main(["view", "xp"]) == 1
     assert "sudo apt install virt-viewer" in capsys.readouterr().err

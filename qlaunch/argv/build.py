@@ -217,6 +217,8 @@ def _display(plan: Plan) -> Iterator[Option]:
     if plan.display.vnc:
         # QEMU asks those clients for a password that qlaunch hands over as strangers.
         yield ("-vnc", keyval("none", [("password", "on")]))
+    elif plan.display.web:
+        yield ("-vnc", "none")
 
 
 def _device(device: Device) -> Option:

@@ -60,6 +60,7 @@ VERBS = {
         Verb(_LOOK, "status", "status", "show everything about one machine"),
         Verb(_LOOK, "view", "view", "open a machine's screen in a viewer"),
         Verb(_LOOK, "display", "display", "who may look at the screen, and who does"),
+        Verb(_LOOK, "web", "web", "show all machines in a browser, with their consoles"),
         Verb(_LOOK, "console", "console", "use the serial console; Ctrl-] leaves"),
         Verb(_LOOK, "logs", "logs", "show what QEMU and the supervisor said"),
         Verb(_LOOK, "screenshot", "screenshot", "save a picture of the screen"),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qlaunch.aio import Spawner
-from qlaunch.errors import QlaunchError
+from qlaunch.errors import PhaseError, QlaunchError
 from qlaunch.host.sockets import bind_tcp, bind_unix
 from qlaunch.machine.doorman import FREE_FAILURES, Doorman
 from qlaunch.plan.model import Endpoint, Plan
@@ -185,18 +185,24 @@ class Gateway:
             self._relay = Relay(self._runtime, endpoint.host, self._tls_names, self._say)
         return await self._relay.wrap(client, key)
 
+    async def let_in(self, protocol: str, client: socket.socket, *, skip_login: bool) -> None:
+        """Give QEMU a client's connection; the caller closes its own side of it.
+
+        Raises: PhaseError while QEMU does not answer, CommandError, SessionLostError.
+        """
+        if self._session is None:
+            raise PhaseError("QEMU does not answer")
+        self._number += 1
+        name = f"client{self._number}"
+        await self._session.send_fd(client.fileno(), name)
+        arguments = {"protocol": protocol, "fdname": name, "skipauth": skip_login}
+        await self._session.execute("add_client", arguments, timeout=ADD_CLIENT_TIMEOUT)
+
     async def _hand_over(
         self, endpoint: Endpoint, client: socket.socket, *, skip_login: bool
     ) -> None:
-        session = self._session
-        self._number += 1
-        name = f"client{self._number}"
         try:
-            if session is None:
-                return
-            await session.send_fd(client.fileno(), name)
-            arguments = {"protocol": endpoint.protocol, "fdname": name, "skipauth": skip_login}
-            await session.execute("add_client", arguments, timeout=ADD_CLIENT_TIMEOUT)
+            await self.let_in(endpoint.protocol, client, skip_login=skip_login)
         except QlaunchError as error:
             self._say(f"{endpoint.protocol}: a client could not be let in: {error.message}")
         finally:

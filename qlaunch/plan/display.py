@@ -6,6 +6,7 @@ QEMU itself listens on nothing: clients reach qlaunch's sockets and are handed o
 from __future__ import annotations
 
 from qlaunch.facts import Facts
+from qlaunch.plan.devices import video_model
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import Display, Endpoint, View
 from qlaunch.plan.nics import is_address
@@ -77,6 +78,7 @@ def display(draft: Draft) -> Display:
     return Display(
         spice=draft.spice,
         vnc=vnc,
+        web="vnc" in draft.facts.qemu.options and video_model(draft) != "none",
         options=_options(draft) if draft.spice else (),
         endpoints=tuple(endpoints),
         password=wish.password,

@@ -230,10 +230,12 @@ class Endpoint:
 @frozen(kw_only=True)
 class Display:
     """SPICE and VNC as QEMU gets them, and where qlaunch lets clients in. With `ticket` nobody
-    comes in over TCP until a ticket is made; `tls_names` are for the certificate."""
+    comes in over TCP until a ticket is made; `tls_names` are for the certificate. `web` is whether
+    a browser's console can be handed in, which speaks VNC, whatever else there is."""
 
     spice: bool
     vnc: bool
+    web: bool = False
     options: tuple[tuple[str, str], ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     password: Secret | None = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from attrs import evolve
 
-from qlaunch.errors import PhaseError, UsageError
+from qlaunch.control import words
+from qlaunch.errors import PhaseError, QlaunchError, UsageError
 from qlaunch.machine.gateway import client_address
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.secrets import check_password
@@ -51,6 +53,32 @@ async def password(request: Request) -> Any:
 
 def _words(expires: float | None) -> str:
     return "until the machine stops" if expires is None else f"for {expires:g} s"
+
+
+async def screen(request: Request) -> Any:
+    """Answer, then make the request's connection a VNC client's: QEMU has it from then on."""
+    actor = await request.actor()
+    machine = actor.running()
+    if not (machine.plan.display.web or machine.plan.display.vnc):
+        raise PhaseError(
+            f"{actor.name} shows no screen to a browser",
+            hint="it has no video card, its QEMU has no VNC, or an older qlaunch started it:"
+            f" `qlaunch restart {actor.name}`",
+        )
+    machine.talk()
+    # The server of VNC speaks first, so nothing has come that would be lost.
+    transport = request.writer.transport
+    transport.pause_reading()  # type: ignore[attr-defined]  # typeshed: a WriteTransport only
+    connection = request.writer.get_extra_info("socket")
+    client = socket.fromfd(connection.fileno(), connection.family, connection.type)
+    try:
+        request.writer.write(words.encode({"result": {"name": actor.name}}))
+        await request.writer.drain()
+        await machine.gateway.let_in("vnc", client, skip_login=True)
+    except QlaunchError as error:  # nobody is left who could read it
+        machine.log.say(f"a browser could not be let in: {error.message}")
+    finally:
+        client.close()
 
 
 async def clients(request: Request) -> Any:

@@ -353,7 +353,11 @@ _LATE = {
     },
     "saving": {"save": "save"},
     "media": {"media": "change"},
-    "displays": {"display-password": "password", "display-clients": "clients"},
+    "displays": {
+        "display-password": "password",
+        "display-clients": "clients",
+        "screen": "screen",
+    },
     "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
     "forwards": {"forward": "forward"},
     "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots", "redirect")},

@@ -254,7 +254,7 @@ class Server:
 
 
 # After their answer the connection carries other bytes.
-_STREAMS = ("console", "usb-redirect")
+_STREAMS = ("console", "screen", "usb-redirect")
 
 
 def _is_ours(writer: asyncio.StreamWriter) -> bool:

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -64,7 +64,7 @@ _qlaunch_verb() {
             values=()
             ;;
         'view')
-            options='--viewer --fullscreen --full-screen --kiosk --share --usb --uri --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'
+            options='--viewer --fullscreen --full-screen --kiosk --share --usb --uri --web --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--viewer]='@remote-viewer spicy' [--share]='FOLDER' [--usb]='@auto ask off' [--expires]='' [--host]='')
             ;;
@@ -92,6 +92,11 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
+            ;;
+        'web')
+            options='--listen --password-file --tls --cert --key --name --no-open --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=([--listen]='' [--password-file]='FILE' [--cert]='FILE' [--key]='FILE' [--name]='')
             ;;
         'console')
             options='--serial --log --once --json -q --quiet -v --verbose --no-color -h --help'

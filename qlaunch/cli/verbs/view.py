@@ -13,7 +13,7 @@ from qlaunch.errors import HostError, PhaseError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import Any, NoReturn
+    from typing import Any
 
 VIEWERS = ("remote-viewer", "spicy")
 USB = ("auto", "ask", "off")
@@ -23,10 +23,10 @@ _SCHEMES = ("spice", "vnc")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Open the machine's screen with remote-viewer or spicy. It can be closed and opened\n"
-        "again; the machine runs on. With --vv a file for remote-viewer on another computer is\n"
-        "printed instead: it holds the address, whom to trust and, where the profile asks for\n"
-        "tickets, a new one that expires and replaces the one before."
+        "Open the machine's screen with remote-viewer or spicy, or in the browser. It can be\n"
+        "closed and opened again; the machine runs on. With --vv a file for remote-viewer on\n"
+        "another computer is printed instead: it holds the address, whom to trust and, where the\n"
+        "profile asks for tickets, a new one that expires and replaces the one before."
     )
     parser.epilog = (
         "examples:\n"
@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  qlaunch view xp --kiosk            no way out until the machine stops\n"
         "  qlaunch view xp --vv > xp.vv       for another computer: remote-viewer xp.vv\n"
         "  qlaunch view xp --vv --expires 1h | ssh desk remote-viewer -\n"
+        "  qlaunch view xp --web              in the browser; Ctrl-C ends it\n"
         "  qlaunch view xp --uri              print where a viewer connects, open none"
     )
     parser.add_argument("name", metavar="NAME", help="the machine")
@@ -51,6 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--usb", choices=USB, help="USB devices plugged in there: given, asked for, none"
     )
     parser.add_argument("--uri", action="store_true", help="print the address only")
+    parser.add_argument(
+        "--web", action="store_true", help="show it in the browser (see `qlaunch web`)"
+    )
     parser.add_argument("--vv", action="store_true", help="print a file for remote-viewer")
     parser.add_argument(
         "--expires", type=duration, metavar="TIME", help="--vv: how long its ticket is good"
@@ -61,6 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.vv and (args.expires or args.host):
         raise UsageError("--expires and --host are for --vv")
+    if args.web:
+        return in_browser(args.name, quiet=args.quiet, as_json=args.json)
     if args.vv:
         from qlaunch.cli import vv
 
@@ -87,6 +93,20 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
+def in_browser(name: str, *, quiet: bool = False, as_json: bool = False) -> int:
+    """Serve the page on a free port of this computer, opened at the machine, until Ctrl-C.
+
+    Raises: PhaseError when the machine does not run, HostError without noVNC.
+    """
+    if status_of(name).get("state") == "stopped":
+        raise PhaseError(f"{name} is not running", hint=f"`qlaunch up {name} --view` starts it")
+    from qlaunch.cli.web import running
+
+    wish = running.Wish(host="127.0.0.1", port=0, machine=name, open=not as_json)
+    running.run(wish, quiet=quiet, as_json=as_json)
+    return 0
+
+
 def open_view(
     name: str,
     *,
@@ -95,8 +115,8 @@ def open_view(
     kiosk: bool = False,
     share: str | None = None,
     usb: str | None = None,
-) -> NoReturn:
-    """Become the viewer of the machine `name`.
+) -> int:
+    """Become the viewer of the machine `name`; where none is installed, show it in the browser.
 
     Raises: PhaseError when it shows no screen; HostError when there is no viewer or no desktop.
     """
@@ -112,22 +132,27 @@ def open_view(
         )
     fullscreen = fullscreen or bool(wish.get("fullscreen"))
     kiosk = kiosk or bool(wish.get("kiosk"))
-    program, path = _find_viewer(viewer or wish.get("viewer"))
+    wanted = viewer or wish.get("viewer")
+    if wanted not in VIEWERS and not any(map(shutil.which, VIEWERS)) and _has_novnc():
+        output.note("no viewer is installed (sudo apt install virt-viewer); in the browser, then")
+        return in_browser(name)
+    program, path = _find_viewer(wanted)
     words = [f"--spice-shared-dir={folder}"] if folder else []
     usb, rules = usb or str(wish.get("usb") or USB[0]), str(wish.get("usb_filter") or "")
     words += _usb_words(usb, rules, spicy=program == "spicy")
     if program == "spicy":
         _check_spicy(uri, kiosk=kiosk)
-        os.execv(
-            path, [program, f"--uri={uri}", *(["--full-screen"] if fullscreen else []), *words]
-        )
-    if kiosk:
-        words += ["--kiosk", "--kiosk-quit=on-disconnect"]
-    if wish.get("resize") is False:
-        words.append("--auto-resize=never")
-    text = vv_file(uri, str(status.get("title") or name), fullscreen=fullscreen or kiosk)
-    give_as_stdin(text + usb_lines(usb, rules))
-    os.execv(path, [program, *words, "-"])
+        words = [f"--uri={uri}", *(["--full-screen"] if fullscreen else []), *words]
+    else:
+        if kiosk:
+            words += ["--kiosk", "--kiosk-quit=on-disconnect"]
+        if wish.get("resize") is False:
+            words.append("--auto-resize=never")
+        title = str(status.get("title") or name)
+        text = vv_file(uri, title, fullscreen=fullscreen or kiosk)
+        give_as_stdin(text + usb_lines(usb, rules))
+        words.append("-")
+    return os.execv(path, [program, *words])
 
 
 def best_uri(name: str, status: dict[str, Any]) -> str:
@@ -192,6 +217,16 @@ def _check_spicy(uri: str, *, kiosk: bool) -> None:
         raise HostError("spicy does not speak VNC", hint=hint)
     if kiosk:
         raise HostError("spicy has no kiosk mode", hint=hint)
+
+
+def _has_novnc() -> bool:
+    from qlaunch.cli.web import pages
+
+    try:
+        pages.find_novnc()
+    except HostError:
+        return False
+    return True
 
 
 def _find_viewer(wanted: str | None) -> tuple[str, str]:

@@ -1,0 +1,1 @@
+"""The page as a user has it: a browser that nobody sees."""
