@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -337,68 +336,3 @@ async def supervisor(request: Request) -> Any:
         "machines": sorted(server.actors),
         "socket": server.path,
     }
-
-
-# Three of 24 MiB that most supervisors never need: imported by who first asks for them.
-_LATE = {
-    "snapshots": {
-        "snapshot-create": "create",
-        "snapshot-rename": "rename",
-        "snapshot-edit": "edit",
-        "snapshot-delete": "delete",
-        "snapshot-prune": "prune",
-        "snapshot-sync": "sync",
-        "revert": "revert",
-        "jobs": "jobs",
-    },
-    "saving": {"save": "save"},
-    "media": {"media": "change"},
-    "displays": {
-        "display-password": "password",
-        "display-clients": "clients",
-        "screen": "screen",
-    },
-    "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
-    "forwards": {"forward": "forward"},
-    "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots", "redirect")},
-    "disks": {
-        "disk-attach": "attach",
-        "disk-detach": "detach",
-        "disk-resize": "resize_disk",
-        "disk-move": "move_disk",
-    },
-}
-
-
-def _late(module: str, function: str) -> Callable[[Request], Awaitable[Any]]:
-    async def verb(request: Request) -> Any:
-        room = importlib.import_module(f"qlaunch.supervisor.{module}")
-        return await getattr(room, function)(request)
-
-    return verb
-
-
-VERBS: dict[str, Callable[[Request], Awaitable[Any]]] = {
-    "ps": ps,
-    "status": status,
-    "up": up,
-    "down": down,
-    "kill": kill,
-    "restart": restart,
-    "reset": reset,
-    "pause": pause,
-    "resume": resume,
-    "wait": wait,
-    "screenshot": screenshot,
-    "send-key": send_key,
-    "type": type_text,
-    "qmp": qmp,
-    "hmp": hmp,
-    "console": console,
-    "supervisor": supervisor,
-    **{
-        verb: _late(module, function)
-        for module, functions in _LATE.items()
-        for verb, function in functions.items()
-    },
-}

@@ -19,8 +19,8 @@ from qlaunch.store import paths
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
 from qlaunch.supervisor.request import Request
-from qlaunch.supervisor.requests import VERBS
 from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
+from qlaunch.supervisor.verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
