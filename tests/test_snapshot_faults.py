@@ -4,13 +4,16 @@ the one after, the next supervisor tidies up, and every verb works afterwards.""
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 
 from qlaunch.errors import QlaunchError, SessionLostError
 from qlaunch.machine.steps import VARIABLE
+from qlaunch.store import machines
 from qlaunch.store import timeline as store
 from tests.rig import Rig, is_alive, nothing_left, until
+from tests.test_disk_plug import fdsets, nodes
 from tests.timetravel import Traveller
 
 pytestmark = [pytest.mark.qemu, pytest.mark.fault]
@@ -21,7 +24,7 @@ CREATE = (
 )  # fmt: skip
 REVERT = (
     "overlays: noted", "revert: overlays", "revert: stopped", "revert: noted", "revert: nodes",
-    "revert: switched", "revert: loaded", "revert: concluded",
+    "revert: switched", "revert: memory added", "revert: loaded", "revert: concluded",
 )  # fmt: skip
 DELETE = (
     "delete: forgotten", "merge: noted", "merge: begun", "pivot: noted", "pivot: stopped",
@@ -80,9 +83,27 @@ class Cut:
         until(lambda: self.rig.row()["state"] == "running", "the guest to go on")
         self.here.settle()
 
+    def tidied(self) -> None:
+        """No layer, node, descriptor, file or note is left of what was cut off."""
+        self.here.settle()
+        timeline = store.load("demo")
+        assert not timeline.is_untidy
+        assert (timeline.pending, timeline.saved, timeline.resume) == (None, None, False)
+        there = {entry.partition(".")[0] for entry in os.listdir(store.folder("demo"))}
+        assert there - {"timeline"} == {str(each.id) for each in timeline.snapshots}
+        layers = self.here.layers()
+        assert {"disk0.qcow2", *timeline.owned.get("disk0", ())} == set(layers)
+        plan = machines.load_plan("demo")
+        assert plan is not None
+        chain = plan.disks[0].layers
+        named = {name for layer in chain for name in (layer.node, layer.file_node)}
+        ours = {name for name in nodes(self.rig) if name.startswith(("disk0", "memory"))}
+        assert ours == {"disk0", *named}
+        assert fdsets(self.rig) == len(chain)
+
     def check(self) -> None:
         """Every verb works, and all that is kept is what it was."""
-        assert store.load("demo").pending is None
+        self.tidied()
         self.here.check_images()
         self.here.say("x\r")
         if "one" in self.here.labels():

@@ -30,12 +30,14 @@ class Command:
 class Graph:
     """What QEMU has: for each disk its layers, active one first, and every named node.
 
-    `nodes` maps a node to its driver, `fdsets` a file node to its descriptor set.
+    `nodes` maps a node to its driver, `fdsets` a file node to its descriptor set. `spare` are the
+    sets that no node names, with the path of their file.
     """
 
     chains: Mapping[str, tuple[Layer, ...]]
     nodes: Mapping[str, str]
     fdsets: Mapping[str, int] = field(factory=dict)
+    spare: Mapping[int, str] = field(factory=dict)
 
     def node_of(self, disk: str, path: str) -> Layer | None:
         """The layer of `disk` that the file at `path` is."""
@@ -65,14 +67,16 @@ def read_graph(
         for disk in disks
         if disk in roots
     }
+    fdsets = {
+        name: number
+        for name, node in by_name.items()
+        if (number := _fdset(str(node["file"]))) is not None
+    }
     return Graph(
         chains=chains,
         nodes={name: str(node["drv"]) for name, node in by_name.items()},
-        fdsets={
-            name: number
-            for name, node in by_name.items()
-            if (number := _fdset(str(node["file"]))) is not None
-        },
+        fdsets=fdsets,
+        spare={number: files[number] for number in files.keys() - fdsets.values()},
     )
 
 

@@ -42,6 +42,20 @@ def find_steps(bench: Bench) -> tuple[Step, ...]:
     return find(bench.timeline, places, _images(places, claims))
 
 
+def still_owned(bench: Bench) -> dict[str, tuple[str, ...]]:
+    """The layers of each disk that are ours, without those that were removed already: a cut may
+    come between that and the note of it."""
+    owned = dict(bench.timeline.owned)
+    for disk in bench.plan.disks:
+        place = place_of(bench, disk)
+        used = place.used(bench.timeline)
+        names = owned.get(disk.id, ())
+        kept = [n for n in names if place.paths[n] in used or os.path.lexists(place.paths[n])]
+        if disk.id in owned:
+            owned[disk.id] = tuple(kept)
+    return owned
+
+
 def _images(places: list[Place], claims: Claims) -> Images:
     """Every image in the folders of this and all other machines, and beside their disks."""
     found: set[str] = set(walk(paths.data_dir()))

@@ -185,6 +185,7 @@ async def _clear_one(bench: Bench, disk: Disk, snapshot: Snapshot) -> bool:
     at = next((at for at, layer in enumerate(chain) if layer.path == path), None)
     if at is None:  # QEMU, if it runs, does not have it open
         await _qemu_img(bench, "-d", snapshot, path)
+        bench.step("internal: taken out")
         return True
     node, below = chain[at], chain[at + 1] if at + 1 < len(chain) else None
     if at:
@@ -192,9 +193,11 @@ async def _clear_one(bench: Bench, disk: Disk, snapshot: Snapshot) -> bool:
             await bench.execute([graph.reopen(disk, node, below, read_only=False)])
         except CommandError:
             return False  # it is not ours to write to
+    bench.step("internal: opened")
     try:
         arguments = {"tag": _tag(snapshot), "devices": [node.node if at else disk.id]}
         await _run_job(bench, "snapshot-delete", arguments)
+        bench.step("internal: taken out")
     finally:
         if at:
             await finish(bench.execute([graph.reopen(disk, node, below, read_only=True)]))

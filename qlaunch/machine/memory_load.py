@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 from qlaunch.aio import finish
@@ -34,34 +35,50 @@ def check_file(path: str) -> int:
     return fd
 
 
-async def load_in_process(session: Session, path: str, *, node: str = "memory") -> None:
+async def load_in_process(
+    session: Session,
+    path: str,
+    *,
+    node: str = "memory",
+    step: Callable[[str], None] = lambda name: None,
+) -> None:
     """Load the memory file at `path` into the stopped machine; the file stays as it is.
 
     Raises: RefusedError, HostError when the file cannot be used: nothing has happened then;
     MemoryLoadError: the machine must not go on in this QEMU then.
     """
     os.close(check_file(path))
-    nodes = [f"{node}-raw-file", f"{node}-raw", f"{node}-cow-file", f"{node}-cow", node]
+    nodes = _names(node)
     sets: list[int] = []
     made: list[str] = []
     try:
         for command in await _load_nodes(session, path, nodes, sets):
             await _add(session, command)
             made.append(str(command["node-name"]))
+        step("revert: memory added")
         await _run_load(session, node)
     finally:
         await finish(_remove(session, made, sets))
 
 
+def _names(node: str) -> list[str]:
+    return [f"{node}-raw-file", f"{node}-raw", f"{node}-cow-file", f"{node}-cow", node]
+
+
+async def remove_left(session: Session, *, node: str = "memory") -> None:
+    """Take away the nodes of a load that was cut off, as far as QEMU lets them go."""
+    await _remove(session, _names(node), [])
+
+
 async def _add(session: Session, node: dict[str, Any]) -> None:
     try:
         await session.execute("blockdev-add", node)
-    except CommandError:
+    except CommandError as error:
         # Not built in, or not allowed here (kernel.io_uring_disabled).
         if "aio" not in node:
-            raise
+            raise MemoryLoadError(f"the memory could not be added: {error.message}") from error
         plain = {key: value for key, value in node.items() if key != "aio"}
-        await session.execute("blockdev-add", plain)
+        await _add(session, plain)
 
 
 async def _load_nodes(
@@ -119,7 +136,8 @@ async def _run_load(session: Session, node: str) -> None:
 async def _remove(session: Session, nodes: list[str], sets: list[int]) -> None:
     with contextlib.suppress(QlaunchError):
         for name in reversed(nodes):
-            await session.execute("blockdev-del", {"node-name": name})
+            with contextlib.suppress(CommandError):
+                await session.execute("blockdev-del", {"node-name": name})
         for number in sets:
             await live.take_back(session, number)
 

@@ -31,11 +31,11 @@ from qlaunch.machine.bench import Bench, path_of, said
 from qlaunch.machine.revert_plan import Revert
 from qlaunch.machine.snapshot import (
     check_phase,
-    drop_unused_nodes,
     forget_layers,
     make_overlays,
     note_new,
 )
+from qlaunch.machine.unused import drop_unused_nodes
 from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import timeline as store
 from qlaunch.tree.model import Pending, Snapshot, Timeline
@@ -169,6 +169,7 @@ def _noted(bench: Bench, revert: Revert, overlays: dict[str, str], left: Left) -
         heads={**timeline.heads, **fresh},
         current=revert.snapshot.id,
         pending=pending if needs_work else None,
+        due=left.branch is None,
     )
     return noted.with_snapshot(left.branch) if left.branch else noted
 
@@ -228,7 +229,9 @@ async def load(bench: Bench, snapshot: Snapshot, *, with_memory: bool) -> None:
     """
     if with_memory:
         await memory_load.load_in_process(
-            bench.session, store.file_of(bench.name, snapshot.id, "memory")
+            bench.session,
+            store.file_of(bench.name, snapshot.id, "memory"),
+            step=bench.step,
         )
     else:
         await bench.session.execute("system_reset", timeout=RESET_TIMEOUT)
@@ -265,12 +268,12 @@ async def take_back(bench: Bench) -> None:
     await bench.save(timeline)
     if pending.branch is not None:
         await asyncio.to_thread(store.remove_files, bench.name, pending.branch)
+    await forget_layers(bench, sorted(made))
+    await bench.go_on()
     if bench.machine is not None:
         await bench.look()
         await drop_unused_nodes(bench)
         await bench.note_layers()
-    await forget_layers(bench, sorted(made))
-    await bench.go_on()
 
 
 async def in_process(bench: Bench, revert: Revert, overlays: dict[str, str], *, go: bool) -> bool:

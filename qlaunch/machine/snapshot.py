@@ -36,6 +36,7 @@ from qlaunch.machine.bench import (
     virtual_size,
 )
 from qlaunch.machine.frozen import frozen_guest
+from qlaunch.machine.unused import drop_unused_nodes
 from qlaunch.plan.model import Disk, Layer
 from qlaunch.store import files
 from qlaunch.store import timeline as store
@@ -227,7 +228,7 @@ async def note_new(bench: Bench, idents: Sequence[str]) -> dict[str, str]:
     names = {ident: said(bench.disk(ident), path) for ident, path in paths.items()}
     before = bench.timeline.owned
     owned = {**before, **{ident: (*before.get(ident, ()), name) for ident, name in names.items()}}
-    await bench.save(evolve(bench.timeline, owned=owned))
+    await bench.save(evolve(bench.timeline, owned=owned, due=True))
     bench.step("overlays: noted")
     return paths
 
@@ -322,7 +323,7 @@ def _heads(bench: Bench, overlays: dict[str, str]) -> dict[str, str]:
 async def _commit(bench: Bench, snapshot: Snapshot, overlays: dict[str, str]) -> Made:
     """The snapshot exists from here on."""
     timeline = evolve(
-        bench.timeline, heads=_heads(bench, overlays), current=snapshot.id, resume=False
+        bench.timeline, heads=_heads(bench, overlays), current=snapshot.id, resume=False, due=False
     )
     await bench.save(timeline.with_snapshot(snapshot))
     bench.step("create: committed")
@@ -350,29 +351,6 @@ async def withdraw(bench: Bench, snapshot: Snapshot, overlays: dict[str, str]) -
     with contextlib.suppress(QlaunchError):
         await forget_layers(bench, unused)
         await asyncio.to_thread(store.remove_files, bench.name, snapshot.id)
-
-
-async def drop_unused_nodes(bench: Bench) -> None:
-    """Take away the layers' nodes that no disk stands on: a verb that was cut off left them."""
-    assert bench.graph is not None
-    used = {
-        name
-        for chain in bench.graph.chains.values()
-        for layer in chain
-        for name in (layer.node, layer.file_node)
-    }
-    loose = [
-        Layer(
-            node=name,
-            file_node=name.removesuffix("format") + "file",
-            path="",
-            format="qcow2",
-        )
-        for name in bench.graph.nodes
-        if name.endswith("-format") and name not in used
-        if any(name.startswith(f"{disk.id}-") for disk in bench.plan.disks)
-    ]
-    await bench.remove_nodes(loose)
 
 
 async def forget_layers(bench: Bench, paths: Sequence[str]) -> None:

@@ -20,9 +20,9 @@ from qlaunch.host.image_facts import image_contents
 from qlaunch.machine import internal
 from qlaunch.machine import merge as merging
 from qlaunch.machine.bench import Bench, path_of, telling
-from qlaunch.machine.garbage import find_steps
-from qlaunch.machine.snapshot import drop_unused_nodes
-from qlaunch.store import files
+from qlaunch.machine.garbage import find_steps, still_owned
+from qlaunch.machine.unused import drop_unused_nodes
+from qlaunch.store import files, timeline
 from qlaunch.supervisor.benches import bench_of
 from qlaunch.tree.garbage import Keep, Unlink, after
 from qlaunch.tree.model import Merge
@@ -111,8 +111,7 @@ class Collector:
             self.kept += [step for step in found if isinstance(step, Keep)]
             step = next((each for each in found if not isinstance(each, Keep)), None)
             if step is None:
-                if bench.timeline.merges:
-                    await bench.save(evolve(bench.timeline, merges=()))
+                await self._leave_tidy(bench)
                 return False
             if isinstance(step, Unlink):
                 await finish(self._unlink(bench, step))
@@ -137,6 +136,13 @@ class Collector:
             merging.check_done(bench, step, error)
             await finish(self._conclude(bench, step))
         return True
+
+    async def _leave_tidy(self, bench: Bench) -> None:
+        await asyncio.to_thread(timeline.remove_strays, bench.name, bench.timeline)
+        owned = await asyncio.to_thread(still_owned, bench)
+        tidy = evolve(bench.timeline, owned=owned, merges=(), due=False)
+        if tidy != bench.timeline:
+            await bench.save(tidy)
 
     async def _finish_merged(self, bench: Bench) -> bool:
         """Conclude a merge that QEMU did while nobody looked. Returns: whether there was one."""

@@ -150,6 +150,7 @@ async def anew(
     )
     actor = server.host(name)
     await actor.start(order)
+    server.tidy(name)
     if found is not None and not paused:
         set_clock(server, actor)
 

@@ -70,6 +70,7 @@ async def _host(server: Server, prepared: Prepared) -> int:
     stopper = server.tasks.create_task(_stop_when_asked(actor, signals, _teller(actor.name)))
     try:
         await actor.start(_order(server, prepared))
+        server.tidy(prepared.plan.name)
         _say(f"{actor.name} runs; Ctrl-C stops it")
         notify(READY=1, STATUS=f"{actor.name} runs")
         await actor.gone.wait()

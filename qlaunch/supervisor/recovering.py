@@ -9,7 +9,7 @@ from qlaunch.errors import QlaunchError
 from qlaunch.machine import internal, memory, memory_load
 from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
-from qlaunch.machine.snapshot import drop_unused_nodes
+from qlaunch.machine.unused import drop_unused_nodes
 from qlaunch.store import timeline as store
 from qlaunch.supervisor import continuing, power, unplugging
 from qlaunch.supervisor.actor import Actor
@@ -51,8 +51,8 @@ async def recover(server: Server, actor: Actor) -> None:
         return
     if failed:
         await continuing.anew(server, actor.name)
-    elif timeline.merges:
-        server.collect(actor.name)
+    else:
+        server.tidy(actor.name)
 
 
 async def _finish_revert(bench: Bench) -> bool:
@@ -67,6 +67,7 @@ async def _finish_revert(bench: Bench) -> bool:
         return True
     bench.machine.log.say(f"a revert to {snapshot.label} that was cut off is finished")
     await bench.session.execute("stop", timeout=reverting.STOP_TIMEOUT)
+    await memory_load.remove_left(bench.session)
     try:
         await reverting.load(bench, snapshot, with_memory=pending.memory)
     except memory_load.MemoryLoadError as error:
@@ -83,7 +84,8 @@ async def _tidy(bench: Bench) -> None:
         if bench.timeline.resume and await bench.machine.run_state() != "running":
             bench.machine.log.say("the guest, which a verb that was cut off had stopped, goes on")
         await bench.go_on()
-    await drop_unused_nodes(bench)
+        # Not while it stands still: QEMU (7.2) would keep their descriptors.
+        await drop_unused_nodes(bench)
     await internal.clear(bench)
     await bench.note_layers()
     await asyncio.to_thread(store.remove_strays, bench.name, bench.timeline)

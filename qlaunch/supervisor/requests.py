@@ -121,6 +121,7 @@ async def start(
         step=step,
     )
     await actor.start(order)
+    request.server.tidy(name)
 
 
 def _warnings(prepared: Prepared) -> tuple[Mapping[str, Any], ...]:

@@ -15,7 +15,7 @@ from qlaunch.aio import finish
 from qlaunch.control import words
 from qlaunch.errors import InternalError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.sockets import bind_unix
-from qlaunch.store import paths
+from qlaunch.store import paths, timeline
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
 from qlaunch.supervisor.request import Request
@@ -171,6 +171,11 @@ class Server:
             collector = self.collectors[name] = Collector(server=self, name=name)
             collector.task = self.tasks.create_task(self._collect(collector))
         return collector
+
+    def tidy(self, name: str) -> None:
+        """Go on with what an earlier supervisor, or QEMU, was cut off in."""
+        if timeline.load(name).is_untidy:
+            self.collect(name)
 
     async def _collect(self, collector: Collector) -> None:
         try:

@@ -144,7 +144,7 @@ async def revert(request: Request) -> Any:
         )
     elif was_live and decided.memory and not paused:
         continuing.set_clock(request.server, request.server.actors[name])
-    if discard:
+    if left.branch is None:
         request.server.collect(name)
     return {
         "name": name,
@@ -239,7 +239,7 @@ async def _forget(bench: Bench, gone: Sequence[Snapshot]) -> None:
     for each in gone:
         timeline = timeline.without(each.id)
     loose = tuple(each for each in gone if each.kind == "internal")
-    await bench.save(evolve(timeline, loose=(*timeline.loose, *loose)))
+    await bench.save(evolve(timeline, loose=(*timeline.loose, *loose), due=True))
     bench.step("delete: forgotten")
     for each in gone:
         await asyncio.to_thread(store.remove_files, bench.name, each.id)

@@ -106,7 +106,7 @@ class Timeline:
     made itself: no other file is ever removed. `next_id` numbers snapshots. `resume` says that a
     verb under way stops the guest for a moment and that it is to go on: whoever finds it stopped
     lets it. `loose` are internal snapshots that are being made or removed: whoever finds them takes
-    them out of their images.
+    them out of their images. `due` says that there may be layers that nobody needs.
     """
 
     version: int = TIMELINE_VERSION
@@ -120,6 +120,12 @@ class Timeline:
     saved: Saved | None = None
     resume: bool = False
     loose: tuple[Snapshot, ...] = ()
+    due: bool = False
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether work was begun that removes what nobody needs, and not brought to its end."""
+        return self.due or bool(self.merges or self.loose)
 
     def find(self, word: str) -> Snapshot | None:
         """The snapshot called `word`: its name, or its number as `#7` or `7`."""
