@@ -82,7 +82,8 @@ def resolved(profile: Profile) -> Resolution:
 
 
 def values(plan: Plan, option: str) -> list[str]:
-    return [words[1] for words in command_line(plan) if words[0] == option]
+    # The user's own arguments come alone, whatever they are called.
+    return [words[1] for words in command_line(plan) if words[0] == option and len(words) > 1]
 
 
 def file_names(plan: Plan) -> dict[str, Any]:
