@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.definitions import PROGRAM
 from tests.rig import Rig, until, write_profile
-from tests.web.browser import Browser
+from tests.web.browser import PAINTED, Browser
 
 pytestmark = [pytest.mark.qemu, pytest.mark.web, pytest.mark.timeout(180)]
 
@@ -271,15 +271,6 @@ def test_view_where_no_viewer_is_installed_shows_it_in_the_browser(
 # ---- in a browser -------------------------------------------------------------------------------
 
 CONNECTED = "document.querySelector('#screen').dataset.connected"
-# The middle of the canvas is not black any more: the guest's screen is there.
-PAINTED = """(() => {
-    const canvas = document.querySelector('#screen canvas');
-    if (!canvas || !canvas.width) return false;
-    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
-    const seen = new Set();
-    for (let at = 0; at < data.length; at += 404) seen.add(`${data[at]},${data[at + 1]}`);
-    return seen.size > 8;
-})()"""
 
 
 def test_a_console_in_the_browser_shows_the_guest_and_takes_keys(rig: Rig, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import process, travel
+from tests.bench import page, process, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -68,6 +68,7 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
         say(f"adoption of {count}")
         yield _adoption(place, count, effort)
     yield from travel.measure(place, effort.travels, say)
+    yield from page.measure(place, effort.adoptions, say)
 
 
 def _starts(place: Place, floor: Floor, count: int, rounds: int) -> Iterator[Figure]:

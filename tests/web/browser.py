@@ -23,6 +23,15 @@ from tests.prerequisites import ORIGINAL_ENVIRON, find_program
 # Seconds. A browser on a busy computer takes its time.
 LIMIT = 60.0
 _POLL = 0.05
+# The console's canvas has many colours: the guest's screen is there.
+PAINTED = """(() => {
+    const canvas = document.querySelector('#screen canvas');
+    if (!canvas || !canvas.width) return false;
+    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    const seen = new Set();
+    for (let at = 0; at < data.length; at += 404) seen.add(`${data[at]},${data[at + 1]}`);
+    return seen.size > 8;
+})()"""
 
 
 class Browser:
