@@ -268,7 +268,11 @@ class Words:
         net = self.networks.files.wanted().get(name) or self.networks.decided(name)
         state = next(each for each in self.networks.states() if each.name == name)
         cards = [c for c in self.networks.cards() if c.network == name]
+        pidfd = Dnsmasq(name, self.networks.files).open_pidfd()
+        if pidfd is not None:
+            pidfd.close()
         return {
+            "dns": pidfd.pid if pidfd is not None else None,
             "state": records.to_plain(state),
             "network": records.to_plain(net),
             "nics": [records.to_plain(_nic(card, net)) for card in cards],

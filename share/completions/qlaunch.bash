@@ -315,7 +315,7 @@ _qlaunch_verb() {
             ;;
         'net')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@list show up down create edit rm plan leases')
+            kinds=('@list show up down create edit rm plan leases doctor setup')
             values=()
             ;;
         'net list')
@@ -362,6 +362,16 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NETWORK')
             values=()
+            ;;
+        'net doctor')
+            options='--mend --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=()
+            ;;
+        'net setup')
+            options='--user --group --network --no-systemd --stdout --remove --force --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=()
+            values=([--user]='' [--group]='' [--network]='NETWORK')
             ;;
         'doctor')
             options='--json -q --quiet -v --verbose --no-color -h --help'

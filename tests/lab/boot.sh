@@ -33,6 +33,11 @@ devices() {
         : >dev/$device
         mount --bind /dev/$device dev/$device
     done
+    if [ -c /dev/net/tun ]; then
+        mkdir dev/net
+        : >dev/net/tun
+        mount --bind /dev/net/tun dev/net/tun
+    fi
     mkdir dev/pts dev/shm
     mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
     mount -t tmpfs -o mode=1777 tmpfs dev/shm
@@ -48,6 +53,7 @@ file_systems() {
     mount --rbind "$venv" srv/venv
     mount -t proc proc proc
     mount --bind proc/sys proc/sys
+    mount --bind proc/sys/net proc/sys/net  # that of the lab alone
     mount -o remount,bind,ro proc/sys  # most of it is the whole computer's
     mount -t sysfs -o ro sysfs sys
     mount -t cgroup2 cgroup2 sys/fs/cgroup

@@ -126,6 +126,45 @@ def _leases(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="NETWORK", nargs="?", help="the network (default: all)")
 
 
+def _setup(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Set root's network service up: units of systemd (or a process, where there is none) and\n"
+        "/etc/qlaunch/netd.toml, the list of who may use which network. Do it again to allow\n"
+        "somebody more, or after an upgrade. Networks and guests do not notice."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  sudo qlaunch net setup                               for whoever calls sudo\n"
+        "  sudo qlaunch net setup --group vms --network default --network lab\n"
+        "  qlaunch net setup --stdout                           only show what would be written\n"
+        "  sudo qlaunch net setup --remove                      take all of it away"
+    )
+    parser.add_argument("--user", action="append", default=[], metavar="USER", help="allow a user")
+    parser.add_argument("--group", action="append", default=[], metavar="GROUP", help="or a group")
+    parser.add_argument(
+        "--network", action="append", default=[], metavar="NETWORK",
+        help="to use this one (again for more; default: default)",
+    )  # fmt: skip
+    parser.add_argument("--no-systemd", action="store_true", help="a process, also beside systemd")
+    parser.add_argument("--stdout", action="store_true", help="print the files, change nothing")
+    parser.add_argument("--remove", action="store_true", help="take networks and service away")
+    parser.add_argument("--force", action="store_true", help="with --remove: from machines, too")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say whether networks can be made here, and who is in their way: Docker, firewalld, ufw,\n"
+        "a resolver on port 53, a network with the same subnet. Each with what mends it."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  sudo qlaunch net doctor\n"
+        "  sudo qlaunch net doctor --mend     opens the doors of Docker and firewalld\n"
+        "\nexit status: 1 when a line says fail, else 0"
+    )
+    parser.add_argument("--mend", action="store_true", help="open the doors that there are")
+
+
 ACTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "list": ("list the networks", _list),
     "show": ("show one network and who is on it", _show),
@@ -136,11 +175,13 @@ ACTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "rm": ("take a network down and remove its file", _rm),
     "plan": ("print what would be done", _plan),
     "leases": ("list the addresses that guests were given", _leases),
+    "doctor": ("say who is in the way of networks, and mend it", _doctor),
+    "setup": ("set root's network service up", _setup),
 }
 
 
 def run(args: argparse.Namespace) -> int:
-    from qlaunch.cli import network_files, network_state
+    from qlaunch.cli import network_doctor, network_files, network_setup, network_state
 
     work: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": network_state.list_networks,
@@ -152,5 +193,7 @@ def run(args: argparse.Namespace) -> int:
         "create": network_files.create,
         "edit": network_files.edit,
         "rm": network_files.remove,
+        "doctor": network_doctor.doctor,
+        "setup": network_setup.setup,
     }
     return work[args.action](args)
