@@ -188,6 +188,16 @@ def guest_initrd() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(scope="session")
+def desktop_initrd(guest_initrd: Path) -> Iterator[Path]:
+    """The same with a desktop in it: `start-desktop` begins an X server and the SPICE agent."""
+    prerequisites.require("spice", not prerequisites.missing("spice"), "no desktop")
+    programs = ("Xvfb", "spice-vdagentd", "spice-vdagent", "xclip", "xkbcomp", "xrandr", "aplay")
+    trees = ("/usr/share/X11/xkb",)
+    with image.extended(guest_initrd, *programs, scripts=["start-desktop"], trees=trees) as made:
+        yield made
+
+
 @pytest.fixture
 def guest_home(shared_cache: Path) -> Iterator[machine.Home]:
     """A user of qlaunch for one test with Linux guests."""

@@ -76,6 +76,7 @@ VERBS = {
         Verb(_NETWORKS, "forward", "forward", "list, add and remove port forwards into a guest"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
+        Verb(_TALK, "clipboard", "clipboard", "read and write the guest's clipboard"),
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),
         Verb(_TALK, "hmp", "monitor", "send a line to QEMU's human monitor"),
         Verb(_DEFINE, "new", "new", "write a new profile"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
-from qlaunch.errors import NotFoundError, PhaseError, SessionLostError, TimedOutError
+from attrs import frozen
+
+from qlaunch.errors import PhaseError, SessionLostError, TimedOutError
 from qlaunch.spice import link
 
 CONNECT_TIMEOUT = 10.0
@@ -27,10 +30,34 @@ _AGENT_CONNECTED, _AGENT_GONE, _AGENT_DATA, _AGENT_TOKEN, _AGENT_CONNECTED_TOKEN
 )  # fmt: skip
 _ACK_SYNC, _ACK, _PONG = 1, 2, 3
 _START, _SEND = 106, 107
-_MONITORS, _CLIPBOARD, _CAPABILITIES, _GRAB, _REQUEST = 2, 4, 6, 7, 8
+_MONITORS, _CLIPBOARD, _CAPABILITIES, _GRAB, _REQUEST, _RELEASE = 2, 4, 6, 7, 8, 9
 _CAN_BY_DEMAND, _CAN_SELECT = 5, 6
 _UTF8 = 1
 _SELECTION = struct.pack("<I", 0)  # the clipboard, not X11's middle button
+
+
+@frozen
+class Happening:
+    """What is told of the clipboard: the guest has `copied` something new, it `wants` the text that
+    was offered, here is the `text` that was asked for, or there is `nothing`."""
+
+    kind: Literal["copied", "wants", "text", "nothing"]
+    text: str = ""
+
+
+def _meaning(kind: int, data: bytes) -> Happening | None:
+    """What a message of the agent means for the clipboard, if anything."""
+    if data[:4] != _SELECTION:
+        return None
+    if kind == _GRAB:
+        return Happening("copied")
+    if kind == _REQUEST:
+        return Happening("wants")
+    if kind != _CLIPBOARD:
+        return None
+    if int.from_bytes(data[4:8], "little") != _UTF8:
+        return Happening("nothing")
+    return Happening("text", data[8:].decode(errors="replace"))
 
 
 class Viewer:
@@ -42,7 +69,6 @@ class Viewer:
         self._tokens = 0
         self._partial = b""
         self._started = False
-        self._offered = b""
         self._inbox: list[tuple[int, bytes]] = []
         self.agent = False
         try:
@@ -92,49 +118,35 @@ class Viewer:
         self._send_agent(_CAPABILITIES, able)
         self._expect(_CAPABILITIES)
 
-    def clipboard(self) -> str:
-        """The text that the guest has copied. Raises: NotFoundError when it has none."""
-        # An agent that offered something to an earlier client does not say it again.
-        self._send_agent(_REQUEST, _SELECTION + struct.pack("<I", _UTF8))
-        end = time.monotonic() + AGENT_TIMEOUT
-        while time.monotonic() < end:
-            try:
-                kind, data = self._next_agent(end - time.monotonic())
-            except TimeoutError:
-                break
-            if kind == _GRAB and _UTF8 in struct.unpack(f"<{len(data) // 4}I", data)[1:]:
-                self._send_agent(_REQUEST, _SELECTION + struct.pack("<I", _UTF8))
-            elif kind == _CLIPBOARD and data[:4] == _SELECTION:
-                if int.from_bytes(data[4:8], "little") == _UTF8:
-                    return data[8:].decode(errors="replace")
-                break
-        raise NotFoundError("the guest has copied no text, as far as its agent tells")
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
-    def offer(self, text: str) -> None:
-        """Tell the guest that there is a text to paste; `serve` then hands it out."""
-        self._offered = text.encode()
+    def request(self) -> None:
+        """Ask for the text that the guest has copied: `pump` brings it. An agent that told an
+        earlier client of it does not tell it again, so it is asked in any case."""
+        self._send_agent(_REQUEST, _SELECTION + struct.pack("<I", _UTF8))
+
+    def offer(self) -> None:
+        """Tell the guest that there is a text to paste: `pump` tells when it wants it."""
         self._send_agent(_GRAB, _SELECTION + struct.pack("<I", _UTF8))
 
-    def serve(self, *, once: bool, timeout: float | None = None) -> bool:
-        """Hand out what was offered whenever the guest pastes it; until it has done so `once`, or
-        until somebody else's text or viewer takes its place. Returns: whether it was taken."""
-        taken = False
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                return taken
-            try:
-                kind, data = self._next_agent(left)
-            except (TimeoutError, SessionLostError):
-                return taken
-            if kind == _GRAB:
-                return taken
-            if kind == _REQUEST:
-                self._send_agent(_CLIPBOARD, data[:8] + self._offered)
-                taken = True
-                if once:
-                    return True
+    def give(self, text: str) -> None:
+        """The text that the guest wants."""
+        self._send_agent(_CLIPBOARD, _SELECTION + struct.pack("<I", _UTF8) + text.encode())
+
+    def release(self) -> None:
+        """There is nothing to paste any more."""
+        self._send_agent(_RELEASE, _SELECTION)
+
+    def pump(self) -> list[Happening]:
+        """Take the next message, which has come, and say what it means for the clipboard.
+
+        Raises: SessionLostError.
+        """
+        self._socket.settimeout(CONNECT_TIMEOUT)
+        self._take(*self._receive())
+        found, self._inbox = self._inbox, []
+        return [each for each in (_meaning(*message) for message in found) if each is not None]
 
     # ---- messages -------------------------------------------------------------------------------
 
@@ -161,7 +173,10 @@ class Viewer:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError
-            self._socket.settimeout(left)
+            # A message is read to its end: half of one would be lost with the time that is left.
+            if not select.select([self._socket], [], [], left)[0]:
+                raise TimeoutError
+            self._socket.settimeout(CONNECT_TIMEOUT)
             self._take(*self._receive())
 
     def _receive(self) -> tuple[int, bytes]:
@@ -170,8 +185,6 @@ class Viewer:
             if size > _MOST_MESSAGE:
                 raise SessionLostError(f"SPICE sent a message of {size} bytes")
             return int(kind), link.read(self._socket, size)
-        except TimeoutError:
-            raise
         except (OSError, EOFError):
             raise SessionLostError("SPICE hung up: another viewer came, or QEMU ended") from None
 

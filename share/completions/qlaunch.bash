@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -255,6 +255,21 @@ _qlaunch_verb() {
             ;;
         'type')
             options='--enter --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '')
+            values=()
+            ;;
+        'clipboard')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('@get set')
+            values=()
+            ;;
+        'clipboard get')
+            options='--wait --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=([--wait]='')
+            ;;
+        'clipboard set')
+            options='--once --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
             ;;

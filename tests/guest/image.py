@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,17 +41,20 @@ def built() -> Iterator[Path]:
 
 
 @contextmanager
-def extended(base: Path, *programs: str, scripts: Mapping[str, str] = {}) -> Iterator[Path]:
-    """The same with more in it: programs of this computer with their libraries, each in /bin, and
-    `scripts` there as well. A file that is gone afterwards."""
+def extended(
+    base: Path, *programs: str, scripts: Iterable[str] = (), trees: Iterable[str] = ()
+) -> Iterator[Path]:
+    """The same with more in it: programs of this computer with their libraries and our `scripts`,
+    all in /bin, and whole folders of this computer. A file that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ql-guest-", dir="/tmp") as folder:
         root, target, more = Path(folder, "root"), Path(folder, "initrd.img"), Path(folder, "more")
         (root / "bin").mkdir(parents=True)
         for name in programs:
             _install(root, _program(name))
-        for name, text in scripts.items():
-            (root / "bin" / name).write_text(text, encoding="utf-8")
-            (root / "bin" / name).chmod(0o755)
+        for name in scripts:
+            _copy(name, root / "bin" / name)
+        for tree in trees:
+            shutil.copytree(tree, root / tree.lstrip("/"))
         _pack(root, more)
         # The kernel unpacks one archive after the other.
         target.write_bytes(base.read_bytes() + more.read_bytes())

@@ -128,7 +128,7 @@ class Client:
 
     def do_offer(self, text: str) -> None:
         self.offered[0] = text.encode()
-        self.channels["main", 0].clipboard_selection_grab(0, [1], 1)
+        self.channels["main", 0].clipboard_selection_grab(0, [1])
 
     def do_paste(self) -> None:
         self.channels["main", 0].clipboard_selection_request(0, 1)
