@@ -14,6 +14,9 @@ from qlaunch.plan.model import Disk, Layer, Plan
 from qlaunch.store import timeline as store
 from qlaunch.tree.model import Snapshot
 
+# QEMU draws it when it starts, and never again.
+GENERATION = "the guest gets a new generation id"
+
 
 @frozen(kw_only=True)
 class Revert:
@@ -56,6 +59,8 @@ def decide(bench: Bench, snapshot: Snapshot) -> Revert:
                 f" `qlaunch clone {bench.name} NEW --snapshot {snapshot.label}`",
             )
         why = difference(bench.plan, plan)
+    elif _has_generation(bench.plan):
+        why = GENERATION
     elif bench.plan.firmware is not None or bench.plan.tpm is not None:
         why = "the firmware's variables go back too"
     return Revert(
@@ -93,8 +98,8 @@ def check_layers(bench: Bench, snapshot: Snapshot) -> None:
 
 def difference(now: Plan, then: Plan) -> str:
     """Why the memory of `then` cannot be loaded into a machine of `now`; empty when it can."""
-    if any(device.driver == "vmgenid" for device in now.all_devices()):
-        return "the guest gets a new generation id"
+    if _has_generation(now):
+        return GENERATION
     if now.board != then.board:
         return "processors, memory or board were others"
     shape = [_shape(plan) for plan in (now, then)]
@@ -104,6 +109,10 @@ def difference(now: Plan, then: Plan) -> str:
         return "it had another firmware or TPM"
     media = [{drive.id: _medium(drive.medium) for drive in plan.drives} for plan in (now, then)]
     return "" if media[0] == media[1] else "other media were inserted"
+
+
+def _has_generation(plan: Plan) -> bool:
+    return any(device.driver == "vmgenid" for device in plan.all_devices())
 
 
 def _medium(layer: Layer | None) -> str | None:

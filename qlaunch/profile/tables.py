@@ -105,7 +105,7 @@ class Machine:
     )
     generation_id: bool | None = key.boolean(
         "A VM generation id, by which a guest learns that it was reverted (Windows 8, Linux 5.18"
-        " and later). Going back to a snapshot with memory starts QEMU anew then.",
+        " and later). Going back to a snapshot starts QEMU anew then.",
         otherwise="true for Windows 10 and 11, else false",
     )
 

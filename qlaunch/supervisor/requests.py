@@ -70,6 +70,10 @@ async def up(request: Request) -> Any:
         if request.flag("unless_running") and running.machine is not None:
             return {"name": machine, "state": running.state, "already": True}
         raise _already(running, prepared.profile.file)
+    if machine in request.server.collectors:
+        from qlaunch.supervisor.snapshots import until_merged
+
+        await until_merged(request, machine)
     if request.flag("fresh"):
         await continuing.forget(machine)
     if (going_on := await continuing.find(machine)) is not None:

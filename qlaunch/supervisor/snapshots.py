@@ -145,7 +145,10 @@ async def revert(request: Request) -> Any:
     elif was_live and decided.memory and not paused:
         continuing.set_clock(request.server, request.server.actors[name])
     if left.branch is None:
-        request.server.collect(name)
+        collector = request.server.collect(name)
+        if name not in request.server.actors and collector.task is not None:
+            # It has the lock of the stopped machine, which the user is about to use.
+            await asyncio.wait({collector.task})
     return {
         "name": name,
         "snapshot": about(snapshot),
