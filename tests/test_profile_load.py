@@ -84,10 +84,10 @@ def test_a_file_of_ten_megabytes_is_refused_without_reading_it_all(tmp_path: Pat
     file = tmp_path / "disk.toml"
     with file.open("wb") as big:
         big.truncate(10 << 40)
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(ProfileError, match=r"disk\.toml: is larger than 1024 KiB"):
         load(file)
-    assert time.monotonic() - before < 1
+    assert time.process_time() - before < 1
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def test_a_file_of_ten_megabytes_is_refused_without_reading_it_all(tmp_path: Pat
 )
 def test_a_long_file_does_not_take_long(row: str) -> None:
     text = "schema = 1\n" + "".join(row.format(at) for at in range(300_000 // len(row)))
-    before = time.monotonic()
+    before = time.process_time()
     with contextlib.suppress(ProfileError):
         loads(text, "xp.toml")
-    assert time.monotonic() - before < 5
+    assert time.process_time() - before < 5
 
 
 def test_a_missing_file_is_not_found_and_a_folder_cannot_be_read(tmp_path: Path) -> None:
