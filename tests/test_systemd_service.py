@@ -33,7 +33,7 @@ def served(lab: Lab, *, root: bool) -> Iterator[Person]:
             person.qlaunch("service", "install")
             yield person
         finally:
-            person.qlaunch("kill", "demo", check=False)
+            person.qlaunch("kill", "*", check=False)
             person.qlaunch("service", "uninstall", check=False)
             person.run("systemctl", person.manager, "reset-failed", check=False)
 
@@ -301,6 +301,29 @@ def test_the_end_of_a_session_waits_for_the_guest(user: Person) -> None:
             assert stopping.wait(PATIENCE) == 0
         user.lab.run("systemctl", "start", MANAGER, root=True)
     assert main_pid(user)  # it is enabled
+
+
+def test_units_start_and_stop_in_the_order_that_the_profiles_ask_for(user: Person) -> None:
+    folder = f"{HOME}/.config/qlaunch/profiles"
+    after = f"sed 's/^on_crash.*/after = [\"demo\"]/' {folder}/demo.toml >{folder}/web.toml"
+    user.run("sh", "-c", after)
+    user.run("systemctl", user.manager, "enable", "qlaunch@web", "qlaunch@demo")
+    user.lab.run("systemctl", "restart", MANAGER, root=True)
+    until(lambda: state(user, "qlaunch@web.service") == "active")
+    read_console(user, "READY")
+    read_console(user, "READY", "web")
+    user.lab.run("systemctl", "restart", MANAGER, root=True)
+    web, demo = (moments(user, name) for name in ("web", "demo"))
+    assert demo["starting"] < web["starting"]
+    assert web["ended"] < demo["power"]
+    until(lambda: state(user, "qlaunch@web.service") == "active")
+
+
+def moments(person: Person, name: str) -> dict[str, str]:
+    """When the machine's log first says each word."""
+    text = person.qlaunch("logs", name).stdout
+    lines = [line.split() for line in text.splitlines() if " qlaunch: " in line]
+    return {words[2].strip(":"): words[0] for words in reversed(lines)}
 
 
 def test_a_too_short_patience_of_systemd_is_told_and_cuts_the_guest(user: Person) -> None:

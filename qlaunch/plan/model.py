@@ -271,6 +271,8 @@ class Lifecycle:
     on_crash: Policy = "destroy"
     watchdog_action: str = "reset"
     stop_timeout: float = 90.0
+    after: tuple[str, ...] = ()
+    start_delay: float = 0.0
 
 
 @frozen(kw_only=True)

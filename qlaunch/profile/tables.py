@@ -231,6 +231,20 @@ class Lifecycle:
         most=86400,
         example="3min",
     )
+    after: tuple[str, ...] = key.words(
+        "Machines that start before this one and stop after it, when several are started or stopped"
+        " together (`up --all`, `down --all`, with the computer).",
+        example='["dc"]',
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}",
+        pattern_words="the name of a machine",
+    )
+    start_delay: float | None = key.duration(
+        "How long this machine waits once those in `after` run.",
+        otherwise="`0s`",
+        least=0,
+        most=3600,
+        example="30s",
+    )
 
 
 @frozen(kw_only=True)

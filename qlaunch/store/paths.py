@@ -162,6 +162,11 @@ def profile_names() -> dict[str, str]:
     return _toml_files(profile_dirs())
 
 
+def own_profile_names() -> list[str]:
+    """The names of the user's own profiles; for root, of those in /etc as well."""
+    return sorted(_toml_files(profile_dirs()[: 2 if os.getuid() == 0 else 1]))
+
+
 def _toml_files(folders: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders:

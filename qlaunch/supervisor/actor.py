@@ -156,7 +156,8 @@ class Actor:
     async def _launch(self, order: Order) -> None:
         self.note_state("starting")
         self.warnings = order.warnings
-        machine = await launch(order)
+        async with self._tasks.starts:
+            machine = await launch(order)
         self.warnings = order.warnings  # the start may have added one
         secret = order.plan.display.password
         kept = {

@@ -42,7 +42,7 @@ async def down(actor: Actor, *, timeout: float | None, force: bool, tell: Tell) 
         if not gone:
             raise _still_there(actor.name, limit)
     await actor.gone.wait()
-    return _how(actor.name)
+    return how(actor.name)
 
 
 def _still_there(name: str, limit: float) -> TimedOutError:
@@ -65,7 +65,7 @@ async def kill(actor: Actor, tell: Tell) -> str:
         return "its start was cancelled"
     if actor.process is None:
         await actor.gone.wait()
-        return _how(actor.name)
+        return how(actor.name)
     with actor.operate("stopping"):
         actor.stop_asked = True
         if actor.orphan is not None:
@@ -79,7 +79,7 @@ async def kill(actor: Actor, tell: Tell) -> str:
                 if not machine.process.ended:
                     actor.stop_asked = False
     await actor.gone.wait()
-    return _how(actor.name)
+    return how(actor.name)
 
 
 async def reset(actor: Actor) -> None:
@@ -106,7 +106,7 @@ def _teller(machine: Machine, tell: Tell) -> Callable[[str, str], None]:
     return step
 
 
-def _how(name: str) -> str:
+def how(name: str) -> str:
     """How the machine ended last, as noted."""
     last = machines.last_end(name)
     return str(last.get("reason", "ended")) if last else "ended"

@@ -40,6 +40,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "profile": None,
         "display": [],
         "network": [],
+        "after": [],
         "warnings": [dict(warning) for warning in actor.warnings],
     }
     if machine is None:
@@ -56,6 +57,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "profile": plan.profile,
         "display": [endpoint.uri for endpoint in plan.display.endpoints],
         "network": [_cable(nic) for nic in plan.nics],
+        "after": list(plan.lifecycle.after),
     }
 
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from qlaunch.control import words
-from qlaunch.errors import ConflictError, NotFoundError, PhaseError, TimedOutError, UsageError
+from qlaunch.errors import ConflictError, NotFoundError, UsageError
 from qlaunch.machine import keys, screen
 from qlaunch.machine.launch import Order
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.plan.model import Plan
 from qlaunch.plan.notes import Finding
-from qlaunch.store import files, machines, paths, timeline
+from qlaunch.store import files, machines, timeline
 from qlaunch.supervisor import continuing, neighbours, power, report
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.request import Request
 
 if TYPE_CHECKING:
-    from qlaunch.supervisor.server import Server
+    pass
 
 # A command that a person types may take long: a snapshot, a dump.
 PERSON_TIMEOUT = 600.0
@@ -164,6 +164,9 @@ async def down(request: Request) -> Any:
         return {"name": request.text("name"), "how": "it has ended already"}
     actor = await request.actor()
     actor.keeps_unit = by_unit
+    service = request.server.service
+    if by_unit and service is not None and await service.leaves_with_all(actor):
+        return {"name": actor.name, "how": power.how(actor.name)}
     how = await power.down(actor, timeout=timeout, force=force, tell=request.tell)
     return {"name": actor.name, "how": how}
 
@@ -230,41 +233,6 @@ async def resume(request: Request) -> Any:
     return {"name": actor.name, "state": state}
 
 
-async def wait(request: Request) -> Any:
-    wanted = request.optional_text("for") or "stopped"
-    if wanted not in ("stopped", "running"):
-        raise UsageError(f"cannot wait for {wanted!r}", hint="wait for stopped or running")
-    name = paths.check_name(request.text("name"))
-    limit = request.seconds("timeout")
-    server = request.server
-    await server.adopt_strays()
-    try:
-        async with asyncio.timeout(limit):
-            if wanted == "running":
-                await _wait_running(server, name)
-            elif (actor := server.actors.get(name)) is not None:
-                await actor.gone.wait()
-    except TimeoutError:
-        there = server.actors.get(name)
-        state = there.state if there else "stopped"
-        raise TimedOutError(f"{name} is {state}, not {wanted}, after {limit:g} s") from None
-    return {"name": name, "state": wanted}
-
-
-async def _wait_running(server: Server, name: str) -> None:
-    """Wait until `name` runs, also when nobody has started it yet.
-
-    Raises: PhaseError when it ends instead.
-    """
-    seen = server.actors.get(name)
-    while seen is None or seen.state != "running":
-        if seen is not None and seen.gone.is_set():
-            last = machines.last_end(name) or {}
-            raise PhaseError(f"{name} does not run: {last.get('reason', 'its start failed')}")
-        await server.change()
-        seen = server.actors.get(name, seen)
-
-
 async def screenshot(request: Request) -> Any:
     image_format = request.optional_text("format") or "png"
     actor = await request.actor()
@@ -326,18 +294,3 @@ async def console(request: Request) -> Any:
             await port.write(data)
     finally:
         port.remove(request.writer)
-
-
-async def supervisor(request: Request) -> Any:
-    action = request.optional_text("action") or "status"
-    server = request.server
-    if action not in ("status", "stop"):
-        raise UsageError(f"the supervisor cannot {action!r}", hint="status or stop")
-    request.last = action == "stop"
-    return {
-        "pid": os.getpid(),
-        "version": server.version,
-        "since": server.started,
-        "machines": sorted(server.actors),
-        "socket": server.path,
-    }

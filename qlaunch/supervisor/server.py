@@ -23,9 +23,8 @@ from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
 from qlaunch.supervisor.verbs import VERBS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qlaunch.supervisor.collecting import Collector
+    from qlaunch.supervisor.service import Service
 
 # How long a supervisor without machines and clients waits for more work.
 IDLE_GRACE = 1.0
@@ -44,8 +43,8 @@ class Server:
     """One supervisor. `path` is its control socket. In the `foreground` it looks after one machine
     only; one that `stays` does so also when there is nothing to look after.
 
-    `on_gone` is told of every machine that has ended; what is in `releasing` has, and its unit is
-    being told. A server that is `closing` starts no machine any more.
+    `service` is there when systemd runs it; what is in `releasing` has ended, and its unit is being
+    told. A server that is `closing` starts no machine any more.
     """
 
     def __init__(self, path: str, *, foreground: bool = False, stays: bool = False) -> None:
@@ -54,7 +53,7 @@ class Server:
         self.stays = stays or foreground
         self.closing = False
         self.releasing: set[str] = set()
-        self.on_gone: Callable[[Actor], None] | None = None
+        self.service: Service | None = None
         self.actors: dict[str, Actor] = {}
         self.collectors: dict[str, Collector] = {}
         self.started = time.time()
@@ -197,8 +196,8 @@ class Server:
         if actor.gone.is_set() and self.actors.get(actor.name) is actor:
             del self.actors[actor.name]
             self._consider_ending()
-            if self.on_gone is not None:
-                self.on_gone(actor)
+            if self.service is not None:
+                self.service.release(actor)
         for waiter in self._waiters:
             waiter.set()
 

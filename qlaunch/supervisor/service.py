@@ -14,6 +14,7 @@ import signal
 from qlaunch.errors import BusyError, PhaseError, QlaunchError
 from qlaunch.host import systemd
 from qlaunch.host.notify import notify, watchdog_pause
+from qlaunch.plan.order import circle, prerequisites, reversed_order
 from qlaunch.supervisor import power
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.server import Server
@@ -34,7 +35,8 @@ class Service:
         self._server = server
         self._manager = manager
         self._asked = asyncio.Event()
-        server.on_gone = self._release
+        self._goodbye: asyncio.Task[None] | None = None
+        server.service = self
 
     async def run(self, ready: asyncio.Event) -> None:
         """Tell systemd how things are, and end the server when it is to end. For ever, else."""
@@ -50,7 +52,7 @@ class Service:
             teller.cancel()
             notify(STOPPING=1)
             if await systemd.is_stopping(self._manager):
-                await self._farewell()
+                await asyncio.wait({self._farewell()})
         self._server.stop()
 
     def _ask(self) -> None:
@@ -73,16 +75,45 @@ class Service:
 
     # ---- the end of the computer ----------------------------------------------------------------
 
-    async def _farewell(self) -> None:
-        """Ask every guest to power off, all at once, each within its own time."""
-        self._server.closing = True
-        note("the computer is being shut down: stopping what runs")
-        await asyncio.gather(*(self._end(actor) for actor in list(self._server.actors.values())))
+    async def leaves_with_all(self, actor: Actor) -> bool:
+        """At the end of the computer each unit stops its own machine, and knows no order: then all
+        are stopped here, and this returns when `actor` is gone. Else it returns False."""
+        if self._goodbye is None and not await systemd.is_stopping(self._manager):
+            return False
+        self._farewell()
+        await actor.gone.wait()
+        return True
 
-    async def _end(self, actor: Actor) -> None:
+    def _farewell(self) -> asyncio.Task[None]:
+        """Ask every guest to power off, each within its own time, all at once but for those that
+        others need."""
+        if self._goodbye is None:
+            self._server.closing = True
+            note("the computer is being shut down: stopping what runs")
+            self._goodbye = self._server.tasks.create_task(self._stop_all())
+        return self._goodbye
+
+    async def _stop_all(self) -> None:
+        actors = dict(self._server.actors)
+        after = {
+            name: actor.machine.plan.lifecycle.after if actor.machine is not None else ()
+            for name, actor in actors.items()
+        }
+        before = prerequisites(after)
+        waits = reversed_order(before) if not circle(before) else {}
+        await asyncio.gather(
+            *(
+                self._end(actor, [actors[other] for other in waits.get(name, ())])
+                for name, actor in actors.items()
+            )
+        )
+
+    async def _end(self, actor: Actor, others: list[Actor]) -> None:
         def tell(step: str, text: str, seconds: float) -> None:
             self._tell_wait(actor, text)
 
+        for other in others:
+            await other.gone.wait()
         self._tell_wait(actor, "is asked to power off")
         if actor.operation is not None and actor.operation.kind != "starting":
             try:
@@ -111,9 +142,9 @@ class Service:
 
     # ---- the units of machines ------------------------------------------------------------------
 
-    def _release(self, actor: Actor) -> None:
+    def release(self, actor: Actor) -> None:
         """The machine has ended, so its unit `qlaunch@NAME` is not active any more either."""
-        if not (actor.keeps_unit or self._asked.is_set()):
+        if not (actor.keeps_unit or self._server.closing):
             self._server.tasks.create_task(self._stop_unit(actor.name))
 
     async def _stop_unit(self, name: str) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import traceback
 from collections.abc import Coroutine
 from typing import Any
 
+FEWEST_STARTS = 4
+
 
 class Tasks:
     """A TaskGroup whose tasks cannot take their siblings down: a bug in one is written to the
-    supervisor's log, and the other machines go on."""
+    supervisor's log, and the other machines go on. `starts` is how many QEMUs may start at the
+    same time: more would only make each of them late."""
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
+        self.starts = asyncio.Semaphore(max(FEWEST_STARTS, 2 * (os.cpu_count() or 1)))
         self._group = group
         self._born: set[asyncio.Task[Any]] = set()
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from qlaunch.supervisor import requests
+from qlaunch.supervisor import requests, waiting
 from qlaunch.supervisor.request import Request
 
 Verb = Callable[[Request], Awaitable[Any]]
@@ -60,14 +60,14 @@ VERBS: dict[str, Verb] = {
     "reset": requests.reset,
     "pause": requests.pause,
     "resume": requests.resume,
-    "wait": requests.wait,
+    "wait": waiting.wait,
     "screenshot": requests.screenshot,
     "send-key": requests.send_key,
     "type": requests.type_text,
     "qmp": requests.qmp,
     "hmp": requests.hmp,
     "console": requests.console,
-    "supervisor": requests.supervisor,
+    "supervisor": waiting.supervisor,
     **{
         verb: _late(module, function)
         for module, functions in _LATE.items()

@@ -4,12 +4,12 @@ _qlaunch_verbs='up down restart kill reset pause resume save wait run ps status 
 _qlaunch_verb() {
     case $1 in
         'up')
-            options='--set --name --paused --fresh --view --json -q --quiet -v --verbose --no-color -h --help'
+            options='--set --all --name --paused --fresh --view --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('PROFILE*')
             values=([--set]='' [--name]='')
             ;;
         'down')
-            options='--force --timeout --json -q --quiet -v --verbose --no-color -h --help'
+            options='--all --force --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=([--timeout]='')
             ;;

@@ -106,7 +106,7 @@ def person_of(lab: Lab, *, root: bool) -> Person:
 def user_of(lab: Lab, *, root: bool) -> Iterator[Person]:
     person, home = person_of(lab, root=root), ROOT_HOME if root else HOME
     yield person
-    person.qlaunch("kill", "demo", check=False)
+    person.qlaunch("kill", "*", check=False)
     person.qlaunch("supervisor", "stop", check=False)
     person.run("rm", "-rf", f"{home}/.local", f"{home}/.config")
     left = ("pgrep", "-f", "qlaunch.supervisor|qemu-system")
@@ -121,9 +121,9 @@ def until(condition: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-def read_console(person: Person, wanted: str) -> None:
+def read_console(person: Person, wanted: str, name: str = "demo") -> None:
     """Read the machine's console until it says `wanted`."""
-    argv = person.lab.command([PYTHON, "-P", "-m", "qlaunch", "console", "demo"], root=person.root)
+    argv = person.lab.command([PYTHON, "-P", "-m", "qlaunch", "console", name], root=person.root)
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as console:
         assert console.stdout

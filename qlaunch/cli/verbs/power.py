@@ -5,6 +5,7 @@ from __future__ import annotations
 from qlaunch import units
 from qlaunch.cli import output, talk
 from qlaunch.cli.progress import Steps
+from qlaunch.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _TEXTS = {
             "  qlaunch down xp                 gracefully",
             "  qlaunch down xp --timeout 5min  for a guest that installs updates",
             "  qlaunch down xp --force         and end QEMU if the guest takes too long",
+            "  qlaunch down --all              all that run, those that need others first",
         ),
     ),
     "restart": (
@@ -63,6 +65,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description, examples = _TEXTS[verb]
     parser.epilog = "\n".join(("examples:", *examples, _PATTERN.format(verb=verb)))
     parser.add_argument("names", nargs="*", metavar="NAME", help="the machines; patterns work")
+    if verb == "down":
+        parser.add_argument("--all", action="store_true", help="all machines that run")
     if verb in ("down", "restart"):
         parser.add_argument("--force", action="store_true", help="end QEMU when the time is up")
         parser.add_argument(
@@ -84,12 +88,13 @@ def duration(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = talk.targets(args.names)
+    is_down = args.verb == "down"
+    names = _all(args) if is_down and args.all else talk.targets(args.names)
     steps = Steps(names, quiet=args.quiet)
     request: dict[str, Any] = {}
     if args.verb in ("down", "restart"):
         request = {"force": args.force, "timeout": args.timeout}
-    if args.verb == "down":
+    if is_down:
         request["by_unit"] = talk.is_unit()
     if args.verb == "restart":
         request["env"] = talk.environment()
@@ -103,4 +108,19 @@ def run(args: argparse.Namespace) -> int:
             output.note(f"{name} {DONE[args.verb]}{how}", quiet=args.quiet)
         return 0
 
-    return talk.for_each(names, work, as_json=args.json)
+    if not is_down or len(names) == 1:
+        return talk.for_each(names, work, as_json=args.json)
+    from qlaunch.cli import ordered
+
+    after = {each["name"]: each.get("after") or () for each in talk.machines()["machines"]}
+    order = ordered.stopping({name: after.get(name, ()) for name in names})
+    return ordered.for_each(names, work, order, as_json=args.json)
+
+
+def _all(args: argparse.Namespace) -> list[str]:
+    if args.names:
+        raise UsageError("--all and names do not go together")
+    names = [each["name"] for each in talk.machines()["machines"]]
+    if not names:
+        output.note("no machine runs", quiet=args.quiet)
+    return names
