@@ -5,7 +5,7 @@ from __future__ import annotations
 from qlaunch import units
 from qlaunch.cli import output, talk
 from qlaunch.cli.progress import Steps
-from qlaunch.errors import UsageError
+from qlaunch.errors import QlaunchError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +112,10 @@ def run(args: argparse.Namespace) -> int:
         return talk.for_each(names, work, as_json=args.json)
     from qlaunch.cli import ordered
 
-    after = {each["name"]: each.get("after") or () for each in talk.machines()["machines"]}
+    try:
+        after = {each["name"]: each.get("after") or () for each in talk.machines()["machines"]}
+    except QlaunchError:
+        after = {}  # each of them will be told what is amiss
     order = ordered.stopping({name: after.get(name, ()) for name in names})
     return ordered.for_each(names, work, order, as_json=args.json)
 
