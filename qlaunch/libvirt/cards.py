@@ -168,6 +168,8 @@ def video(devices: Element, wish: Wish, buses: Buses) -> None:
     if not found:
         seen = any(child.tag == "graphics" for child in devices.children)
         wish.say(devices, "video.model", "cirrus" if seen else "none")
+        if seen:
+            wish.say(devices, "video.vram", 4 * _MIB)
         return
     model = found[0].within("model")
     kind = model.attribute("type") or "cirrus"
@@ -203,6 +205,9 @@ def _sizes(model: Element, chosen: str, wish: Wish) -> None:
     heads = words.number(model.attribute("heads") or "1")
     if heads and heads > 1 and chosen in ("qxl", "virtio"):
         wish.say(model, "video.heads", heads)
+    if chosen == "cirrus":
+        # libvirt hands its size on to QXL and VGA only, and QEMU gives a Cirrus card this much.
+        wish.say(model, "video.vram", 4 * _MIB)
     if resolution := model.first("resolution"):
         wish.report.different(resolution, "the guest chooses its resolution")
 

@@ -12,7 +12,7 @@ from qlaunch.libvirt import cards, lines, parts, passthrough, storage
 from qlaunch.libvirt.board import board
 from qlaunch.libvirt.element import Element
 from qlaunch.libvirt.guess import guest
-from qlaunch.libvirt.processor import processor
+from qlaunch.libvirt.processor import features_of_cpu, processor
 from qlaunch.libvirt.report import Entry, Report
 from qlaunch.libvirt.short import shorten
 from qlaunch.libvirt.text import text_of
@@ -123,6 +123,7 @@ def _fill(root: Element, wish: Wish, shown: str) -> None:
     cards.sound(devices, wish, places)
     lines.lines(devices, wish, places)
     parts.parts(root, wish, places)
+    features_of_cpu(root, wish)
     passthrough.smbios(root, wish)
     passthrough.commandline(root, wish)
     if wish.args:

@@ -64,6 +64,9 @@ def _cpu(cpu: Element | None, wish: Wish, count: int) -> None:
         flag = feature.attribute("name")
         flag = _FEATURES.get(flag, flag.replace("_", "-"))
         policy = feature.attribute("policy") or "require"
+        if policy == "optional":
+            what = "it is asked for; QEMU warns where the host has it not"
+            wish.report.different(feature, what, attribute="policy")
         sign = "-" if policy in ("disable", "forbid") else "+"
         if re.fullmatch(r"[A-Za-z0-9.-]{1,40}", flag):
             wish.cpu_flags.append(f"{sign}{flag}")
@@ -89,7 +92,14 @@ def _say_cpu(cpu: Element, wish: Wish, name: str, shape: tuple[int, int, int]) -
     for key, value in zip(("sockets", "cores", "threads"), shape, strict=True):
         wish.say(cpu, f"cpu.{key}", value)
     wish.say(cpu, "cpu.count", math.prod(shape))
-    wish.say(cpu, "cpu.model", ",".join([name, *dict.fromkeys(wish.cpu_values)]))
+    wish.say(cpu, "cpu.model", name)
+
+
+def features_of_cpu(domain: Element, wish: Wish) -> None:
+    """The processor's features, which many elements ask for; to be called when all are read."""
+    cpu = domain.first("cpu") or domain
+    model = wish.get("cpu.model") or "qemu64"
+    wish.say(cpu, "cpu.model", ",".join([model, *dict.fromkeys(wish.cpu_values)]))
     flags = tuple(dict.fromkeys(wish.cpu_flags))[:256]
     if flags:
         wish.say(cpu, "cpu.flags", flags)
