@@ -47,13 +47,13 @@ PORT_OPTIONS = {
     "bpdu_guard": (5, "B"),
     "isolated": (33, "B"),
 }
-_LINK_SCOPE = 253
+LINK_SCOPE = 253
 _NODAD, _NOPREFIXROUTE, _PERMANENT = 0x02, 0x200, 0x80
 _ONLINK = 0x4
 # The attributes of a route that go along when it moves to another interface; nested ones apart.
 _ROUTE_KEPT = (1, 5, 6, 7, 15, 20)
 _ROUTE_KEPT_NESTED = (8, 22)
-_LOCAL_TABLE, _UNICAST = 255, 1
+_LOCAL_TABLE, _UNICAST, _BY_KERNEL = 255, 1, 2
 
 
 def _link_head(index: int = 0, flags: int = 0, mask: int = 0) -> bytes:
@@ -112,6 +112,7 @@ class FullAddress:
     scope: int
     permanent: bool
     secondary: bool
+    no_route: bool
     preferred: int | None
     valid: int | None
 
@@ -133,6 +134,7 @@ def _address(data: bytes) -> FullAddress:
         scope=scope,
         permanent=bool(flags & _PERMANENT),
         secondary=bool(flags & 0x1),
+        no_route=bool(flags & _NOPREFIXROUTE),
         preferred=None if preferred == 0xFFFFFFFF else preferred,
         valid=None if valid == 0xFFFFFFFF else valid,
     )
@@ -140,7 +142,7 @@ def _address(data: bytes) -> FullAddress:
 
 def addresses(netlink: Netlink) -> tuple[Address, ...]:
     return tuple(
-        Address(index=a.index, address=a.address, link_local=a.scope == _LINK_SCOPE)
+        Address(index=a.index, address=a.address, link_local=a.scope == LINK_SCOPE)
         for a in full_addresses(netlink)
     )
 
@@ -163,10 +165,11 @@ class FullRoute:
 def full_routes(netlink: Netlink, family: int = socket.AF_UNSPEC) -> list[FullRoute]:
     """Every route of every table."""
     body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
-    return [_route(data) for data in netlink.dump(RTM_GETROUTE, body)]
+    return [route_of(data) for data in netlink.dump(RTM_GETROUTE, body)]
 
 
-def _route(data: bytes) -> FullRoute:
+def route_of(data: bytes) -> FullRoute:
+    """A route from the kernel's message."""
     head = struct.unpack_from("=BBBBBBBBI", data)
     family, length, table, protocol, kind, flags = (
         head[0],
@@ -197,14 +200,24 @@ def routes(netlink: Netlink) -> tuple[Route, ...]:
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):
         for route in full_routes(netlink, family):
-            if route.kind != _UNICAST or route.table == _LOCAL_TABLE:
+            if not is_plain(route):
                 continue
-            for link, gateway in _ways(route):
+            for link, gateway in ways(route):
                 found.append(Route(to=route.to, link=link, gateway=gateway))
     return tuple(found)
 
 
-def _ways(route: FullRoute) -> Iterator[tuple[int, str | None]]:
+def is_plain(route: FullRoute) -> bool:
+    """Whether it leads to other computers, and not to this one's own addresses or to many."""
+    return route.kind == _UNICAST and route.table != _LOCAL_TABLE
+
+
+def is_automatic(route: FullRoute) -> bool:
+    """Whether the kernel itself makes it with an IPv6 address."""
+    return route.protocol == _BY_KERNEL and ":" in route.to
+
+
+def ways(route: FullRoute) -> Iterator[tuple[int, str | None]]:
     """Interface and gateway of each way of `route`."""
     ways = attributes(route.data[12:]).get(9, b"")
     at = 0
@@ -315,7 +328,7 @@ def set_address(
     """Add `address` (with its length) to an interface or take it away; it can be used at once."""
     at = ipaddress.ip_interface(address)
     four = at.version == 4
-    scope = _LINK_SCOPE if at.ip.is_link_local else 0
+    scope = LINK_SCOPE if at.ip.is_link_local else 0
     family = socket.AF_INET if four else socket.AF_INET6
     body = struct.pack("=BBBBI", family, at.network.prefixlen, 0, scope, index)
     body += attribute(2, at.ip.packed)

@@ -22,6 +22,7 @@ from qlaunch.network.client import system_socket
 from qlaunch.network.files import Places
 from qlaunch.network.server import Server
 from qlaunch.network.service import Networks
+from qlaunch.network.uplink import Uplink
 from qlaunch.plan.networks.access import RULES_FILE
 from qlaunch.store import paths
 
@@ -43,6 +44,9 @@ def main() -> int:
     )
     try:
         listener = handed_over() or listen(args.socket, mode=0o666)
+        with contextlib.closing(Uplink(args.run)) as uplink:
+            for bridge in uplink.recover():
+                sys.stderr.write(f"qlaunch-netd: {bridge} was never confirmed: it was put back\n")
         asyncio.run(serve(places, listener))
     except QlaunchError as error:
         hint = f" ({error.hint})" if error.hint else ""

@@ -197,9 +197,12 @@ class Networks:
             link = look_at_links(self._netlink).links.get(net.bridge)
             if link is None or link.kind != "bridge":
                 what = "is not there" if link is None else "is no bridge"
+                make = f"ip link add name {net.bridge} type bridge"
+                if net.mode == "uplink":
+                    make = f"sudo qlaunch net uplink {net.bridge} {net.uplink}"
                 raise HostError(
                     f"the bridge {net.bridge} of the network {net.name} {what}",
-                    hint=f"ip link add name {net.bridge} type bridge" if link is None else None,
+                    hint=make if link is None else None,
                 )
 
     def take_down(self, name: str, *, force: bool = False) -> tuple[Step, ...]:

@@ -330,7 +330,7 @@ _qlaunch_verb() {
             ;;
         'net')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@list show up down create edit rm plan leases doctor setup')
+            kinds=('@list show up down create edit rm plan leases uplink doctor setup')
             values=()
             ;;
         'net list')
@@ -377,6 +377,11 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NETWORK')
             values=()
+            ;;
+        'net uplink')
+            options='--timeout -y --yes --undo --force --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('' '')
+            values=([--timeout]='')
             ;;
         'net doctor')
             options='--mend --json -q --quiet -v --verbose --no-color -h --help'

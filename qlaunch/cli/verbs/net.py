@@ -151,6 +151,29 @@ def _setup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="with --remove: from machines, too")
 
 
+def _uplink(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make a bridge over one of this computer's interfaces, so that guests are on the same\n"
+        "network as it is: addresses and routes move to the bridge at once, connections go on. A\n"
+        "guard puts everything back unless the gateway answers and you say so in time. Use it by\n"
+        'a network with mode = "uplink", or "bridge".'
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  sudo qlaunch net uplink br0 eth0                  asks whether it works\n"
+        "  sudo qlaunch net uplink br0 eth0 --yes            the gateway's answer is enough\n"
+        "  sudo qlaunch net uplink br0 --undo                eth0 has its addresses again"
+    )
+    parser.add_argument("bridge", metavar="BRIDGE", help="the bridge, such as br0")
+    parser.add_argument("interface", metavar="INTERFACE", nargs="?", help="such as eth0")
+    parser.add_argument("--timeout", metavar="TIME", help="for your answer (default: 10s)")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("--undo", action="store_true", help="take the bridge away again")
+    parser.add_argument(
+        "--force", action="store_true", help="though somebody else looks after it, or is on it"
+    )
+
+
 def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Say whether networks can be made here, and who is in their way: Docker, firewalld, ufw,\n"
@@ -175,13 +198,20 @@ ACTIONS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "rm": ("take a network down and remove its file", _rm),
     "plan": ("print what would be done", _plan),
     "leases": ("list the addresses that guests were given", _leases),
+    "uplink": ("move this computer's own address to a bridge, and back", _uplink),
     "doctor": ("say who is in the way of networks, and mend it", _doctor),
     "setup": ("set root's network service up", _setup),
 }
 
 
 def run(args: argparse.Namespace) -> int:
-    from qlaunch.cli import network_doctor, network_files, network_setup, network_state
+    from qlaunch.cli import (
+        network_doctor,
+        network_files,
+        network_setup,
+        network_state,
+        network_uplink,
+    )
 
     work: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": network_state.list_networks,
@@ -193,6 +223,7 @@ def run(args: argparse.Namespace) -> int:
         "create": network_files.create,
         "edit": network_files.edit,
         "rm": network_files.remove,
+        "uplink": network_uplink.uplink,
         "doctor": network_doctor.doctor,
         "setup": network_setup.setup,
     }
