@@ -134,8 +134,8 @@ def _no_spice() -> str:
     if not any(glob.glob(f"{folder}/ui-spice-core.so") for folder in folders):
         return "QEMU's SPICE module (ui-spice-core.so) is not installed"
     words = (
-        "Xvfb", "aplay", "remote-viewer", "spice-vdagentd", "usbredirect", "xclip", "xkbcomp",
-        "xrandr",
+        "Xvfb", "aplay", "openbox", "remote-viewer", "spice-vdagentd", "usbredirect", "xclip",
+        "xkbcomp", "xrandr",
     )  # fmt: skip
     missing = [word for word in words if not find_program(word)]
     if missing:
