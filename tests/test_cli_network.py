@@ -63,3 +63,17 @@ def test_forwards(rig: Rig, say: Terminal, free_port: int) -> None:
     assert [each["port"] for each in answer["removed"]] == [free_port]
     assert "no such" not in say("forward", "demo")
     assert "has no forward" in say("forward", "demo", "1", "--remove", status=4)
+
+
+def test_addresses(rig: Rig, say: Terminal) -> None:
+    assert "nobody" in say("ip", "nobody", status=4)
+    write_profile("demo", card())
+    assert "is not running" in say("ip", "demo", status=5)
+    rig.up()
+    text = say("ip", "demo")
+    assert re.search(r"net0 +10.0.2.15 +user network +user +52:54", text)
+    assert "reached by forwards only" in text
+    assert say("ip", "demo", "--one") == "10.0.2.15\n"
+    assert json.loads(say("ip", "demo", "--json"))["nics"][0]["direct"] is False
+    say("nic", "attach", "demo", "--backend", "none", "--model", "e1000")
+    assert "net1" not in say("ip", "demo")

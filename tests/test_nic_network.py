@@ -137,3 +137,27 @@ def test_a_card_that_is_on_no_network_cannot_move(lab: Lab, rig: Rig) -> None:
     with pytest.raises(RefusedError, match="plugged into user, not into a network") as caught:
         change(rig, network="lab")
     assert "nic attach demo --network lab" in str(caught.value.hint)
+
+
+def test_where_a_guest_is_known_from(lab: Lab, rig: Rig) -> None:
+    cables = card('backend = "none"', "net1") + card("", "net2")
+    write_profile("demo", card('network = "lab"\nipv4 = "192.168.150.9"') + cables)
+    rig.up()
+    one, two, three = rig.ask("ip", name="demo")["nics"]
+    assert one["direct"]
+    assert one["addresses"] == [
+        {"address": "192.168.150.9", "version": 4, "sources": ["reservation"]}
+    ]
+    assert two["addresses"] == []
+    assert [each["sources"] for each in three["addresses"]] == [["user network"]]
+    # Who has a lease and has answered is known from there, too.
+    guest = lab.guest("alpha")
+    address = guest.lease()
+    with lab.serving(guest.space):
+        assert "hello" in lab.fetch(lab.host, address)
+    seen = {each["machine"]: each["seen"] for each in cards(lab)}
+    assert seen == {"demo": [], "alpha": [address]}
+    lab.stop()
+    answer = rig.ask("ip", name="demo")["nics"][0]
+    assert answer["addresses"] == []
+    assert "does not answer" in answer["problem"]

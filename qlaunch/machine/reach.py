@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
@@ -11,17 +12,23 @@ from attrs import frozen
 from qlaunch.errors import NotFoundError, QlaunchError
 from qlaunch.machine.network import service_of
 from qlaunch.network.client import NicState, Service
-from qlaunch.plan.model import Nic
+from qlaunch.plan.model import Nic, Plan
 from qlaunch.qmp.agent import Agent
 
 # The agent is asked last and may not be there.
 AGENT_TIMEOUT = 2.0
+# The address that QEMU's user network gives to its guest.
+USER_ADDRESS = "10.0.2.15"
+# From the surest on: what the network keeps for a card, what it gave out, what a cable always
+# gives, what its guest says of itself, who has answered lately.
+SOURCES = ("reservation", "lease", "user network", "passt", "agent", "neighbour")
+# To find out which address of ours leads outside; nothing is sent there.
+_OUTSIDE = "192.0.2.1"
 
 
 @frozen(kw_only=True)
 class Address:
-    """An address of a guest's card. `sources` are `reservation`, `lease`, `agent`, `learnt` and
-    `neighbour`, the surest first."""
+    """An address of a guest's card, and from where it is known: some of `SOURCES`."""
 
     address: str
     sources: tuple[str, ...]
@@ -31,6 +38,54 @@ class Address:
         return ipaddress.ip_address(self.address).version
 
 
+@frozen(kw_only=True)
+class Reach:
+    """What is known of a card's addresses, the surest first. `problem` says what could not be
+    asked."""
+
+    nic: Nic
+    addresses: tuple[Address, ...]
+    problem: str = ""
+
+
+async def reaches(plan: Plan) -> tuple[Reach, ...]:
+    """Where the guest of a running machine can be reached, card by card."""
+    agent = await from_agent(plan.chardev(plan.agent).path) if plan.agent else {}
+    return tuple([await _reach(plan.name, nic, agent.get(nic.mac, ())) for nic in plan.nics])
+
+
+async def _reach(machine: str, nic: Nic, said: Iterable[str]) -> Reach:
+    found: dict[str, list[str]] = {}
+    problem = ""
+    if nic.attachment is not None:
+        try:
+            found = await from_network(machine, nic)
+        except QlaunchError as error:
+            problem = error.message
+    elif nic.backend == "user":
+        found[USER_ADDRESS] = ["user network"]
+    elif nic.backend == "passt" and (own := outer_address()):
+        found[own] = ["passt"]
+    for address in said:
+        found.setdefault(address, []).append("agent")
+    known = [
+        Address(address=address, sources=tuple(sorted(set(sources), key=SOURCES.index)))
+        for address, sources in found.items()
+    ]
+    known.sort(key=lambda each: (SOURCES.index(each.sources[0]), each.version))
+    return Reach(nic=nic, addresses=tuple(known), problem=problem)
+
+
+def outer_address() -> str | None:
+    """This computer's own IPv4 address towards the outside, which passt gives to its guest."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect((_OUTSIDE, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
 async def dial(machine: str, nic: Nic, port: int) -> socket.socket:
     """A connection to `port` of the guest behind the card.
 
@@ -38,14 +93,14 @@ async def dial(machine: str, nic: Nic, port: int) -> socket.socket:
     """
     service = await service_of(nic.backend)
     state = await _state(service, machine, nic)
-    known = await _known(service, state, nic)
-    problem: QlaunchError = NotFoundError(f"{machine}: no address of {nic.id} is known yet")
-    for address in sorted(known, key=lambda each: ":" in each):
+    known = [each for each in (state.ipv4, state.ipv6) if each]
+    problem: QlaunchError | None = None
+    for address in known:
         try:
             return await service.dial(state.ifname, address, port)
         except QlaunchError as error:
-            problem = error
-    raise problem
+            problem = problem or error
+    raise problem or NotFoundError(f"{machine}: no address of {nic.id} is known yet")
 
 
 async def _state(service: Service, machine: str, nic: Nic) -> NicState:
@@ -64,6 +119,8 @@ async def _known(service: Service, state: NicState, nic: Nic) -> dict[str, list[
     for lease in await service.leases(state.network):
         if lease.mac.lower() == nic.mac:
             found.setdefault(lease.address, []).append("lease")
+    for address in state.seen:
+        found.setdefault(address, []).append("neighbour")
     return found
 
 

@@ -80,7 +80,7 @@ class NetworkState:
 
 @frozen(kw_only=True)
 class NicState:
-    """A card that is plugged in now."""
+    """A card that is plugged in now; `seen` are addresses that the computer has had packets of."""
 
     ifname: str
     machine: str
@@ -93,6 +93,7 @@ class NicState:
     filter: str = "clean"
     forwards: tuple[str, ...] = ()
     hostname: str = ""
+    seen: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

@@ -232,6 +232,10 @@ def ways(route: FullRoute) -> Iterator[tuple[int, str | None]]:
         yield route.link, route.gateway
 
 
+# States in which a neighbour has answered (NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT).
+ANSWERED = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
+
+
 @frozen(kw_only=True)
 class Neighbour:
     """An address that was resolved lately."""

@@ -12,6 +12,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 
 from attrs import evolve
 
@@ -22,6 +23,7 @@ from qlaunch.network.carry import Carrier
 from qlaunch.network.client import NetworkState
 from qlaunch.network.dnsmasq import Dnsmasq
 from qlaunch.network.files import Files, Places
+from qlaunch.network.links import ANSWERED, neighbours
 from qlaunch.network.look import look, look_at_links
 from qlaunch.network.netlink import Netlink
 from qlaunch.plan.networks.decide import Surroundings, check_desired, decide, settle_card
@@ -109,6 +111,14 @@ class Networks:
             else:
                 known.append(card)
         return known
+
+    def seen(self) -> dict[str, tuple[str, ...]]:
+        """By MAC address, the addresses of neighbours that have answered lately."""
+        found: dict[str, tuple[str, ...]] = {}
+        for each in neighbours(self._netlink):
+            if each.state & ANSWERED and not ip_address(each.address).is_link_local:
+                found[each.mac] = (*found.get(each.mac, ()), each.address)
+        return found
 
     def desired(self) -> Desired:
         return Desired(nets=tuple(self.files.wanted().values()), cards=tuple(self.cards()))

@@ -131,7 +131,9 @@ class Words:
         rights = self._require(peer)
         nets = self.networks.files.wanted()
         cards = [c for c in self.networks.cards() if rights.free or c.user == peer.uid]
-        return {"nics": [records.to_plain(_nic(c, nets.get(c.network))) for c in cards]}, []
+        seen = self.networks.seen() if cards else {}
+        states = [evolve(_nic(c, nets.get(c.network)), seen=seen.get(c.mac, ())) for c in cards]
+        return {"nics": [records.to_plain(state) for state in states]}, []
 
     async def _on_leases(self, peer: Peer, message: wire.Message) -> Answer:
         name = _text(message, "network", NETWORK_NAME) if message.get("network") else None

@@ -32,6 +32,7 @@ _LATE = {
     },
     "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
     "forwards": {"forward": "forward"},
+    "addresses": {"ip": "addresses"},
     "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots", "redirect")},
     "disks": {
         "disk-attach": "attach",

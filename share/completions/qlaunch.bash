@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -247,6 +247,11 @@ _qlaunch_verb() {
             options='--remove --nic --persist --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '*')
             values=([--nic]='')
+            ;;
+        'ip')
+            options='--one --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
             ;;
         'send-key')
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
