@@ -13,7 +13,7 @@ from attrs import evolve
 from qlaunch.facts import ImageFacts
 from qlaunch.host.access import FileProblem, free_space, why_not
 from qlaunch.host.locks import lock_holder
-from qlaunch.host.qcow2 import ImageError, ImageHeader, read_header
+from qlaunch.host.qcow2 import ImageError, ImageHeader, backing_path, read_header
 
 MAX_CHAIN = 256
 
@@ -167,26 +167,6 @@ def _with_header(facts: ImageFacts, header: ImageHeader) -> ImageFacts:
         return evolve(facts, backing_path=backing_path(facts.path, header.backing))
     except ImageError as error:
         return evolve(facts, problem=facts.problem or str(error))
-
-
-def backing_path(image: str, name: bytes) -> str:
-    """The absolute path that the backing name `name` in the header of `image` means.
-
-    Raises: ImageError when it means no local file, or is no text.
-    """
-    try:
-        text = name.decode()
-    except UnicodeDecodeError as error:
-        raise ImageError("the name of its backing file is not UTF-8") from error
-    if not text.isprintable():
-        raise ImageError("the name of its backing file holds control characters")
-    # QEMU's rule (path_has_protocol): a colon before any slash ends the name of a protocol.
-    protocol, colon, _rest = text.partition(":")
-    if colon and "/" not in protocol:
-        if protocol != "file":
-            raise ImageError(f"its backing file {text!r} is not a local file")
-        text = text.removeprefix("file:")
-    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(image)), text))
 
 
 def _text(name: bytes | None) -> str | None:

@@ -201,3 +201,23 @@ def _extensions(data: bytes, at: int, end: int) -> dict[int, bytes]:
         found[kind] = data[at : at + length]
         at += (length + 7) & ~7
     raise ImageError("the header has more extensions than any image needs")
+
+
+def backing_path(image: str, name: bytes) -> str:
+    """The absolute path that the backing name `name` in the header of `image` means.
+
+    Raises: ImageError when it means no local file, or is no text.
+    """
+    try:
+        text = name.decode()
+    except UnicodeDecodeError as error:
+        raise ImageError("the name of its backing file is not UTF-8") from error
+    if not text.isprintable():
+        raise ImageError("the name of its backing file holds control characters")
+    # QEMU's rule (path_has_protocol): a colon before any slash ends the name of a protocol.
+    protocol, colon, _rest = text.partition(":")
+    if colon and "/" not in protocol:
+        if protocol != "file":
+            raise ImageError(f"its backing file {text!r} is not a local file")
+        text = text.removeprefix("file:")
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(image)), text))

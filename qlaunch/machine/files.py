@@ -13,8 +13,7 @@ from typing import Literal
 from attrs import evolve, frozen
 
 from qlaunch.errors import ProfileError, QlaunchError
-from qlaunch.host.image_facts import backing_path
-from qlaunch.host.qcow2 import ImageError, read_header
+from qlaunch.host.below import stands_on
 from qlaunch.machine.claims import Claims, claimants, place, steps
 from qlaunch.profile.load import load
 from qlaunch.profile.model import Profile
@@ -191,31 +190,6 @@ def _keep_below(roots: Iterable[str], mine: dict[str, str], kept: dict[str, str]
                 if step in mine:
                     kept.setdefault(mine[step], f"{image} stands on it")
                 waiting.append(step)
-
-
-def stands_on(image: str) -> list[str]:
-    """The files that the header of `image` names; none when it is no image or cannot be read."""
-    try:
-        if not stat.S_ISREG(os.stat(image).st_mode):
-            return []
-        handle = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError):
-        return []
-    try:
-        header = read_header(handle, os.fstat(handle).st_size)
-    except (OSError, ImageError):
-        return []
-    finally:
-        os.close(handle)
-    found = []
-    for name in (header.backing, header.data_file):
-        # QEMU starts at the folder of the name it was given, which may be a link's or its target's.
-        for start in dict.fromkeys((image, os.path.realpath(image))):
-            try:
-                found += [backing_path(start, name)] if name else []
-            except ImageError:
-                continue
-    return found
 
 
 def _plain(folder: str) -> Iterator[str]:

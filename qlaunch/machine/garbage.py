@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable
 
 from qlaunch.errors import QlaunchError
+from qlaunch.host.below import stands_on
 from qlaunch.host.image_facts import image_contents
 from qlaunch.machine.bench import Bench, path_of
-from qlaunch.machine.claims import Claims, claimants
-from qlaunch.machine.files import stands_on, walk
+from qlaunch.machine.claims import Claims, claimants, steps
+from qlaunch.machine.claims import place as at
+from qlaunch.machine.files import walk
 from qlaunch.plan.model import Disk
 from qlaunch.store import paths
 from qlaunch.tree.garbage import Images, Place, Step, find
@@ -58,7 +60,7 @@ def still_owned(bench: Bench) -> dict[str, tuple[str, ...]]:
 
 def _images(places: list[Place], claims: Claims) -> Images:
     """Every image in the folders of this and all other machines, and beside their disks."""
-    found: set[str] = set(walk(paths.data_dir()))
+    found: set[str] = set(walk(os.path.realpath(paths.data_dir())))
     folders = {os.path.dirname(place.own) for place in places} | claims.folders
     for folder in folders:
         try:
@@ -66,20 +68,35 @@ def _images(places: list[Place], claims: Claims) -> Images:
                 found |= {entry.path for entry in entries if entry.is_file()}
         except OSError:
             continue
-    parents: dict[str, str | None] = {}
-    raw = {place.own for place in places}
-    for path in found:
-        below = stands_on(path)
-        # What looks like a header in a raw disk's first bytes was written by a guest: it counts
-        # all the same here, where counting too much only keeps a layer.
-        parents[os.path.normpath(path)] = os.path.normpath(below[0]) if below else None
-    ours = {path for place in places for path in place.paths.values()} | raw
+    ours = {path for place in places for path in place.paths.values()}
+    ours |= {place.own for place in places}
+    parents = _parents(found, ours)
     return Images(
         parents={path: parents.get(path) for path in {*parents, *_there(ours)}},
         sizes={path: os.stat(path).st_blocks * 512 for path in _there(ours)},
         claims={path: who for path in ours if (who := claims.who_names(path)) is not None},
         internal=frozenset(path for path in _there(ours) if _has_internal(path)),
     )
+
+
+def _parents(found: Iterable[str], ours: Iterable[str]) -> dict[str, str | None]:
+    """What each image stands on, also those that are not in `found` and that one of them stands on.
+    A file of ours goes by the name in `ours`, however others reach it: through links, say."""
+    called = {at(path): path for path in ours}
+    parents: dict[str, str | None] = {}
+    waiting = list(found)
+    while waiting:
+        path = at(os.path.normpath(waiting.pop()))
+        path = called.get(path, path)
+        if path in parents:
+            continue
+        # What looks like a header in a raw disk's first bytes was written by a guest: it counts
+        # all the same here, where counting too much only keeps a layer.
+        below = [step for name in stands_on(path) for step in steps(name)]
+        mine = [called[step] for step in below if step in called]
+        parents[path] = next(iter(mine or below), None)
+        waiting += below
+    return parents
 
 
 def _there(files: Iterable[str]) -> list[str]:

@@ -11,10 +11,11 @@ from attrs import evolve, frozen
 
 from qlaunch.argv import plug
 from qlaunch.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from qlaunch.host.below import stands_on
 from qlaunch.host.image_facts import chain_facts, image_contents
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.claims import Claims, claimants, steps
-from qlaunch.machine.files import stands_on, walk
+from qlaunch.machine.files import walk
 from qlaunch.machine.plug_notes import Plug
 from qlaunch.machine.prepare import heads_of, look, with_shipped
 from qlaunch.plan import Plan, resolve

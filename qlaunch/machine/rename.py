@@ -13,8 +13,7 @@ import stat
 
 from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, HostError, NotFoundError, RefusedError
-from qlaunch.host.image_facts import backing_path
-from qlaunch.host.qcow2 import ImageError, ImageHeader, read_header
+from qlaunch.host.qcow2 import ImageError, ImageHeader, backing_path, read_header
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
 from qlaunch.machine.files import Definition, definition, inventory, is_outside, needed, walk

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 from qlaunch.errors import BusyError, PhaseError
+from qlaunch.host.below import stands_on
 from qlaunch.host.qcow2 import ImageError
 from qlaunch.host.qcow2_snapshots import list_internal
 from qlaunch.machine.bench import path_of
 from qlaunch.machine.claims import Claims, claimants
-from qlaunch.machine.files import stands_on
 from qlaunch.plan.model import Disk, Plan
 from qlaunch.plan.notes import Finding
 from qlaunch.store import machines

@@ -215,7 +215,7 @@ class Collector:
 
 def _standing_on(path: str) -> list[str]:
     """The images beside `path` that stand on it."""
-    from qlaunch.machine.files import stands_on
+    from qlaunch.host.below import stands_on
 
     folder = os.path.dirname(path)
     with os.scandir(folder) as entries:
