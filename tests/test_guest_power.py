@@ -21,7 +21,7 @@ remove = true
 def test_down_asks_the_guest_agent(guest_home: Home, guest_initrd: Path) -> None:
     with Guest(guest_home, guest_initrd, words="bare=1 agent=1") as guest:
         guest.boot()
-        guest.run("until pidof qemu-ga; do :; done")
+        assert guest.qlaunch("wait", "--for", "agent", limit=BOOT_LIMIT).out == "agent\n"
         done = guest.qlaunch("down")
         assert "the guest agent was asked to shut down" in done.err
         assert "power button" not in done.err

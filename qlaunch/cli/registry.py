@@ -54,10 +54,14 @@ VERBS = {
         Verb(_RUN, "pause", "power", "stop the guest's processors; memory stays"),
         Verb(_RUN, "resume", "power", "let paused machines go on"),
         Verb(_RUN, "save", "save", "suspend machines to disk; `up` goes on from there"),
-        Verb(_RUN, "wait", "wait", "wait until a machine is stopped or running"),
+        Verb(
+            _RUN, "wait", "wait", "wait until a machine runs, answers, says something or is stopped"
+        ),
         Verb(_RUN, "run", "run", "run a machine in the foreground; Ctrl-C shuts it down"),
         Verb(_LOOK, "ps", "ps", "list the machines that run"),
         Verb(_LOOK, "status", "status", "show everything about one machine"),
+        Verb(_LOOK, "top", "top", "watch what the machines use"),
+        Verb(_LOOK, "events", "events", "show what happened to machines, and what happens"),
         Verb(_LOOK, "view", "view", "open a machine's screen in a viewer"),
         Verb(_LOOK, "display", "display", "who may look at the screen, and who does"),
         Verb(_LOOK, "web", "web", "show all machines in a browser, with their consoles"),

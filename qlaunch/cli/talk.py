@@ -85,8 +85,9 @@ def not_running(name: str) -> QlaunchError:
     return PhaseError(f"{name} is not running", hint=f"`qlaunch up {name}` starts it")
 
 
-def machines() -> dict[str, Any]:
-    """The supervisor's `ps`, with the machines of foreground supervisors (`qlaunch run`) added."""
+def machines(verb: str = "ps") -> dict[str, Any]:
+    """The supervisor's `ps`, with the machines of foreground supervisors (`qlaunch run`) added; or
+    another verb's answer of the same form."""
     found: list[dict[str, Any]] = []
     try:
         entries = sorted(os.listdir(paths.runtime_dir()))
@@ -94,7 +95,7 @@ def machines() -> dict[str, Any]:
         entries = []
     for entry in entries:
         if entry.startswith(_FOREGROUND) and entry.endswith(_SOCKET):
-            found += _foreground(entry[len(_FOREGROUND) : -len(_SOCKET)])
+            found += _foreground(verb, entry[len(_FOREGROUND) : -len(_SOCKET)])
     reply: dict[str, Any] = {"supervisor": None, "machines": []}
     connection = client.connect()
     if connection is None and left_running() - {each["name"] for each in found}:
@@ -102,7 +103,7 @@ def machines() -> dict[str, Any]:
     if connection is not None:
         with connection:
             try:
-                reply = connection.ask("ps", {})
+                reply = connection.ask(verb, {})
             except SessionLostError:
                 if not _just_ended(""):
                     raise
@@ -111,14 +112,14 @@ def machines() -> dict[str, Any]:
     return reply
 
 
-def _foreground(name: str) -> list[dict[str, Any]]:
+def _foreground(verb: str, name: str) -> list[dict[str, Any]]:
     try:
         connection = client.connect(name)
         if connection is None:
             return []
         with connection:
             connection.socket.settimeout(FOREGROUND_TIMEOUT)
-            answer: list[dict[str, Any]] = connection.ask("ps", {})["machines"]
+            answer: list[dict[str, Any]] = connection.ask(verb, {})["machines"]
             return answer
     except (QlaunchError, TimeoutError):
         # It ended just now or hangs; the user's supervisor, which is asked next, knows more.

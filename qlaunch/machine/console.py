@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from qlaunch.errors import HostError
 from qlaunch.host.sockets import connect_unix
@@ -33,6 +33,7 @@ class Console:
         self._open_log()
         self._ring = bytearray(_tail(log_path) if recall else b"")
         self._clients: set[asyncio.StreamWriter] = set()
+        self._ears: list[Callable[[bytes], None]] = []
         self._port: asyncio.WriteTransport | None = None
         self._ended = False
         self._takes = asyncio.Event()
@@ -70,6 +71,15 @@ class Console:
         else:
             self._clients.add(client)
 
+    @contextlib.contextmanager
+    def listening(self, heard: Callable[[bytes], None]) -> Iterator[None]:
+        """Have `heard` told all output from now on."""
+        self._ears.append(heard)
+        try:
+            yield
+        finally:
+            self._ears.remove(heard)
+
     def remove(self, client: asyncio.StreamWriter) -> None:
         self._clients.discard(client)
 
@@ -86,6 +96,8 @@ class Console:
         self._ring += data
         del self._ring[:-RING]
         self._write_log(data)
+        for heard in tuple(self._ears):
+            heard(data)
         for client in tuple(self._clients):
             if client.transport.get_write_buffer_size() > CLIENT_BACKLOG:
                 client.transport.abort()

@@ -20,7 +20,7 @@ from qlaunch.machine.launch import Order, launch
 from qlaunch.machine.machine import Machine, describe_end
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Event, Session
-from qlaunch.store import machines, paths
+from qlaunch.store import events, machines, paths
 from qlaunch.supervisor import policy, reactions
 from qlaunch.supervisor.tasks import Tasks, guarded
 
@@ -167,6 +167,7 @@ class Actor:
             order, environment=kept, paused=False, step=_told_nobody, incoming=None, before_go=None
         )
         self.watch(machine)
+        self.tell("started", pid=machine.process.pid, profile=order.plan.profile)
         self.note_state("prelaunch" if order.paused else "running")
 
     def watch(self, machine: Machine) -> None:
@@ -293,6 +294,7 @@ class Actor:
         except QlaunchError:
             pass  # a full disk: the machine has ended all the same
         finally:
+            self.tell("ended", reason=reason, failed=failed)
             self.note_state("failed" if failed else "stopped")
             self.release()
 
@@ -350,7 +352,12 @@ class Actor:
         """The machine's state from now on; `since` counts from a change."""
         if state != self.state:
             self.state, self.since = state, time.time()
+            self.tell("state", state=state)
             self._changed(self)
+
+    def tell(self, event: str, **about: Any) -> None:
+        """Write down for `qlaunch events` that something happened."""
+        events.note(self.name, event, **about)
 
 
 async def _ended_within(process: Process, seconds: float) -> bool:

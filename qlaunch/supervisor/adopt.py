@@ -27,7 +27,7 @@ from qlaunch.machine.log import MachineLog
 from qlaunch.machine.machine import Machine
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Session
-from qlaunch.store import files, machines, paths
+from qlaunch.store import events, files, machines, paths
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.tasks import Tasks, guarded, note
 
@@ -140,6 +140,7 @@ async def _take_over(
         _note_end(actor.name, CUT_OFF)
         return
     machine.log.say(f"adopted QEMU (pid {machine.process.pid}), which is {state}")
+    actor.tell("adopted", pid=machine.process.pid)
     for endpoint in machine.plan.display.endpoints:
         try:
             machine.gateway.bind(endpoint)
@@ -210,5 +211,6 @@ def _by_name(name: str) -> Process | None:
 def _note_end(name: str, reason: str) -> None:
     """QEMU ended while nobody looked."""
     shutil.rmtree(paths.machine_runtime(name), ignore_errors=True)
+    events.note(name, "ended", reason=reason, failed=False)
     with contextlib.suppress(QlaunchError):
         machines.end_run(name, reason, time.time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -23,12 +23,14 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
     if event.name == "SHUTDOWN":
         reason = str(event.data.get("reason"))
         machine.log.say(f"the machine shut down: {reason}")
+        actor.tell("shutdown", reason=reason)
         # Our own `quit` after it is not why the guest ended.
         actor.shutdown = actor.shutdown or reason
         action = policy.on_shutdown(life, event.data, stop_asked=actor.stop_asked)
         await _act(actor, machine, action)
     elif event.name == "GUEST_PANICKED":
         machine.log.say("the guest panicked")
+        actor.tell("panicked")
         actor.shutdown = "guest-panic"
         await _act(actor, machine, policy.on_panic(life, stop_asked=actor.stop_asked))
     elif event.name == "RESET":
@@ -46,6 +48,7 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
         cut_cables.note_cut(actor, machine, str(event.data.get("netdev-id")))
     elif event.name in ("BLOCK_IO_ERROR", "WATCHDOG"):
         machine.log.say(f"{event.name}: {dict(event.data)}")
+        actor.tell(event.name.lower().replace("_", "-"), **_plain(event))
 
 
 async def _act(actor: Actor, machine: Machine, action: policy.Action) -> None:
@@ -58,6 +61,7 @@ async def _act(actor: Actor, machine: Machine, action: policy.Action) -> None:
         await quietly(machine, "quit", stop.QUIT_TIMEOUT)
     elif action == "reset":
         machine.log.say("started anew by the profile's policy")
+        actor.tell("restarted", by="policy")
         actor.shutdown = None
         await machine.reset(actor.later, go=True)
     else:
@@ -71,7 +75,13 @@ async def _after_reset(actor: Actor, machine: Machine, event: Event) -> None:
     if not event.data.get("guest"):
         return
     machine.log.say("the guest restarted")
+    actor.tell("reset", by="guest")
     once = machine.plan.boot.once
     leases = machines.load_leases(actor.name)
     if once is not None and leases.once_done != once:
         await asyncio.to_thread(machines.save_leases, actor.name, evolve(leases, once_done=once))
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """What the event says in single words."""
+    return {key: value for key, value in event.data.items() if isinstance(value, str | int | bool)}

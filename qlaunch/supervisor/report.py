@@ -83,6 +83,34 @@ async def rows(actors: Iterable[Actor]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: str(entry["name"]))
 
 
+async def used(actor: Actor) -> dict[str, Any]:
+    """What a machine has used since its start, and holds now; `at` is when that was."""
+    machine = actor.machine
+    plain: dict[str, Any] = {
+        "name": actor.name, "state": actor.state, "pid": None, "memory": None,
+        "cpu_seconds": None, "read": None, "written": None, "profile": None,
+    }  # fmt: skip
+    if machine is not None:
+        found = _usage(machine.process.pid)
+        counted = await _counters(machine.session) if machine.session is not None else {}
+        io = [counted[disk.id] for disk in machine.plan.disks if disk.id in counted]
+        plain |= {
+            "pid": machine.process.pid,
+            "memory": found.rss if found else None,
+            "cpu_seconds": found.cpu_seconds if found else None,
+            "read": sum(each["read"] for each in io) if io else None,
+            "written": sum(each["written"] for each in io) if io else None,
+            "profile": machine.plan.profile,
+        }
+    return plain | {"at": time.monotonic()}
+
+
+async def uses(actors: Iterable[Actor]) -> list[dict[str, Any]]:
+    """What all machines use: a stuck one delays none of the others."""
+    found = await asyncio.gather(*(used(actor) for actor in actors))
+    return sorted(found, key=lambda entry: str(entry["name"]))
+
+
 def _usage(pid: int, *, want_pss: bool = False) -> Usage | None:
     try:
         return usage(pid, want_pss=want_pss)
@@ -232,8 +260,17 @@ async def _live(machine: Machine) -> dict[str, Any]:
     found["sizes"] = {
         node["node-name"]: node["image"]["virtual-size"] for node in blocks or [] if "image" in node
     }
+    found["io"] = await _counters(session)
+    chardevs = await _ask(session, "query-chardev", {})
+    found["open"] = frozenset(each["label"] for each in chardevs or [] if each["frontend-open"])
+    balloon = await _ask(session, "query-balloon", {})
+    found["balloon"] = balloon["actual"] if balloon else None
+    return found
+
+
+async def _counters(session: Session) -> dict[str, Any]:
     counters = await _ask(session, "query-blockstats", {})
-    found["io"] = {
+    return {
         entry["node-name"]: {
             key: entry["stats"][name]
             for key, name in (
@@ -245,11 +282,6 @@ async def _live(machine: Machine) -> dict[str, Any]:
         for entry in counters or []
         if "node-name" in entry
     }
-    chardevs = await _ask(session, "query-chardev", {})
-    found["open"] = frozenset(each["label"] for each in chardevs or [] if each["frontend-open"])
-    balloon = await _ask(session, "query-balloon", {})
-    found["balloon"] = balloon["actual"] if balloon else None
-    return found
 
 
 async def _ask(session: Session, command: str, arguments: dict[str, Any]) -> Any:

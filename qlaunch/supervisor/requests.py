@@ -49,6 +49,10 @@ async def ps(request: Request) -> Any:
     }
 
 
+async def usage(request: Request) -> Any:
+    return {"machines": await report.uses(list(request.server.actors.values()))}
+
+
 async def status(request: Request) -> Any:
     return await report.status(await request.actor())
 

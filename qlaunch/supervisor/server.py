@@ -15,7 +15,7 @@ from qlaunch.aio import finish
 from qlaunch.control import words
 from qlaunch.errors import InternalError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.sockets import bind_unix
-from qlaunch.store import paths, timeline
+from qlaunch.store import events, paths, timeline
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
 from qlaunch.supervisor.request import Request
@@ -23,6 +23,8 @@ from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
 from qlaunch.supervisor.verbs import VERBS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qlaunch.supervisor.collecting import Collector
     from qlaunch.supervisor.service import Service
 
@@ -36,6 +38,15 @@ SETTLE_TIME = 1.0
 # Turns of the event loop in which a connection that was made is seen.
 TURNS = 10
 BACKLOG = 128
+# Verbs that are written down as events.
+_OF_CHANGES = ("snapshot-", "disk-", "nic-", "usb-")
+_QUESTIONS = ("usb-look", "usb-slots")
+CHANGES = frozenset(
+    (
+        "up", "down", "kill", "restart", "reset", "pause", "resume", "save", "revert", "media",
+        "forward", "display-password",
+    )
+)  # fmt: skip
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -233,6 +244,7 @@ class Server:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Read one request and answer it: the one door behind which no error passes."""
+        verb, args = "", dict[str, Any]()
         try:
             verb, args = words.decode_request(await _line(reader))
             if verb not in VERBS:
@@ -240,6 +252,7 @@ class Server:
             request = Request(server=self, args=args, reader=reader, writer=writer)
             result = await _watched(request, verb)
         except QlaunchError as error:
+            _note_verb(verb, args, error.message)
             writer.write(words.encode({"error": error.to_dict()}))
         except (ConnectionError, asyncio.IncompleteReadError):
             raise
@@ -249,6 +262,7 @@ class Server:
             bug = InternalError(f"a bug in qlaunch: {error!r}", hint=f"please report it with {log}")
             writer.write(words.encode({"error": bug.to_dict()}))
         else:
+            _note_verb(verb, args)
             if result is not None:
                 writer.write(words.encode({"result": result}))
             if request.last:
@@ -259,6 +273,14 @@ class Server:
 
 # After their answer the connection carries other bytes.
 _STREAMS = ("console", "screen", "usb-redirect")
+
+
+def _note_verb(verb: str, args: Mapping[str, Any], error: str = "") -> None:
+    """Write down what somebody did to a machine, for `qlaunch events`; questions are not."""
+    if verb in CHANGES or (verb.startswith(_OF_CHANGES) and verb not in _QUESTIONS):
+        name = args.get("name") or os.path.basename(str(args.get("profile", "")))
+        about = {"verb": verb, **({"error": error} if error else {})}
+        events.note(str(name).removesuffix(".toml"), "failed" if error else "done", **about)
 
 
 def _is_ours(writer: asyncio.StreamWriter) -> bool:

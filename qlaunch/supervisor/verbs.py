@@ -53,6 +53,7 @@ def _late(module: str, function: str) -> Verb:
 
 VERBS: dict[str, Verb] = {
     "ps": requests.ps,
+    "usage": requests.usage,
     "status": requests.status,
     "up": requests.up,
     "down": requests.down,

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -46,7 +46,7 @@ _qlaunch_verb() {
         'wait')
             options='--for --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
-            values=([--for]='@stopped running' [--timeout]='')
+            values=([--for]='' [--timeout]='')
             ;;
         'run')
             options='--set --json -q --quiet -v --verbose --no-color -h --help'
@@ -54,7 +54,7 @@ _qlaunch_verb() {
             values=([--set]='')
             ;;
         'ps')
-            options='-a --all --format --json -q --quiet -v --verbose --no-color -h --help'
+            options='-a --all --watch --format --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
             values=([--format]='')
             ;;
@@ -62,6 +62,16 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=()
+            ;;
+        'top')
+            options='--interval --count --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=([--interval]='' [--count]='')
+            ;;
+        'events')
+            options='-f --follow --since --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME*')
+            values=([--since]='')
             ;;
         'view')
             options='--viewer --fullscreen --full-screen --kiosk --share --usb --uri --web --vv --expires --host --json -q --quiet -v --verbose --no-color -h --help'

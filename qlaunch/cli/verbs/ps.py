@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+# With --watch: memory and processor change without an event.
+LONGEST = 5.0
 HEADER = ("NAME", "STATE", "SINCE", "PID", "MEM", "CPU", "NETWORK", "CONNECT")
 FIELDS = (
     "name", "state", "since", "pid", "memory", "cpu", "accel", "title", "network", "display",
@@ -45,15 +47,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  qlaunch ps                           what runs\n"
         "  qlaunch ps -a                        the profiles that do not run, too\n"
         "  qlaunch ps 'web-*'                   some of them\n"
+        "  qlaunch ps --watch                   until Ctrl-C\n"
         "  qlaunch ps --format '{name} {pid}'   for a shell script\n"
         f"\nfields of --format: {' '.join(FIELDS)}"
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these; * ? [ ] are patterns")
     parser.add_argument("-a", "--all", action="store_true", help="list what does not run, too")
+    parser.add_argument("--watch", action="store_true", help="and again whenever it changes")
     parser.add_argument("--format", metavar="TEXT", help="print TEXT for each, {fields} replaced")
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.watch:
+        _show(args)
+        return 0
+    from qlaunch.cli import watch
+
+    watch.on_change(lambda: _show(args), paths.state_dir(), LONGEST)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> None:
     reply = talk.machines()
     listed: list[dict[str, Any]] = reply["machines"]
     if args.all or args.names:
@@ -72,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
             print(_formatted(args.format, machine))
     else:
         _print(listed, args)
-    return 0
 
 
 def _print(listed: list[dict[str, Any]], args: argparse.Namespace) -> None:

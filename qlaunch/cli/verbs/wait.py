@@ -13,18 +13,27 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Wait until a machine is stopped (or running), and print its state."
+    parser.description = (
+        "Wait until a machine is stopped, or until what --for says, and print that:\n"
+        "  running          it runs (who waits may come before who starts it)\n"
+        "  agent            the guest agent answers\n"
+        "  ssh              the guest's SSH server greets\n"
+        "  serial:'login:'  the guest has written this to its first serial port\n"
+        "  port:80          something in the guest takes connections on this TCP port\n"
+        "Ports are reached by a forward of a [[nic]] or by the address that it has on a network."
+    )
     parser.epilog = (
         "examples:\n"
         "  qlaunch wait xp                           until it has ended\n"
-        "  qlaunch wait xp --for running --timeout 30s"
+        "  qlaunch wait xp --for running --timeout 30s\n"
+        "  qlaunch wait deb --for serial:'login:' --timeout 2min"
     )
     parser.add_argument("name", metavar="NAME", help="the machine")
     parser.add_argument(
         "--for",
         dest="state",
-        choices=("stopped", "running"),
         default="stopped",
+        metavar="WHAT",
         help="what to wait for; stopped when not said",
     )
     parser.add_argument(
