@@ -11,6 +11,7 @@ from types import TracebackType
 
 from qlaunch.errors import HostError
 from qlaunch.host.pidfd import Pidfd, ProcessId
+from qlaunch.host.procfs import parent
 
 __all__ = ["Pidfd", "Process", "ProcessId"]
 
@@ -18,6 +19,8 @@ REAP_TIMEOUT = 0.2
 """How long the exit status of a process that is not our child may take to be told."""
 
 _left_running: set[int] = set()
+# Statuses that were taken before anybody asked.
+_statuses: dict[int, int] = {}
 
 
 class Process:
@@ -30,6 +33,7 @@ class Process:
         self._pidfd = pidfd
         self._child = child
         self._status: int | None = None
+        self._adopted_child = identity.pid in _left_running
         self._ended = False
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
@@ -75,8 +79,14 @@ class Process:
 
     @classmethod
     def adopt(cls, identity: ProcessId) -> Process | None:
-        """The process that an earlier supervisor started, None when it has ended."""
+        """The process that an earlier supervisor started, None when it has ended.
+
+        When that supervisor was this process before its exec, it is our child and we reap it.
+        """
         pidfd = identity.open()
+        if pidfd is not None and parent(identity.pid) == os.getpid():
+            _left_running.add(identity.pid)
+            _statuses.pop(identity.pid, None)
         return None if pidfd is None else cls(pidfd, identity, None)
 
     async def __aenter__(self) -> Process:
@@ -149,6 +159,8 @@ class Process:
             self._status = self._child.poll()
         elif self.pid in _left_running:  # our child all the same, let go and found again
             self._status = _reap(self.pid)
+        elif self._adopted_child:
+            self._status = _statuses.pop(self.pid, None)
 
     async def _wait_readable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -197,7 +209,8 @@ class Process:
 
 def _reap_left_running() -> None:
     for pid in tuple(_left_running):
-        _reap(pid)
+        if (status := _reap(pid)) is not None:
+            _statuses[pid] = status
 
 
 def _reap(pid: int) -> int | None:

@@ -46,13 +46,26 @@ def start_ticks(pid: int) -> int:
 
     Raises: ProcessLookupError when there is no such process.
     """
+    return int(_fields(pid)[19])
+
+
+def parent(pid: int) -> int:
+    """Whose child `pid` is; 0 when there is no such process."""
+    try:
+        return int(_fields(pid)[1])
+    except ProcessLookupError:
+        return 0
+
+
+def _fields(pid: int) -> list[bytes]:
+    """What /proc/PID/stat says from its third field on: proc(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
     except FileNotFoundError as error:
         raise ProcessLookupError(f"no process {pid}") from error
     # The name in brackets may itself hold ") ": what follows its last one is field 3.
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
+    return stat[stat.rindex(b")") + 2 :].split()
 
 
 def describe(pid: int) -> Holder:

@@ -1,6 +1,7 @@
 """`python -m qlaunch.supervisor`: the user's supervisor, in the background.
 
-`--ready-fd FD` is from a client that waits; `--service user|system` is from systemd.
+`--ready-fd FD` is from a client that waits; `--service user|system` is from systemd; `--lock-fd FD`
+and `--listener-fd FD` are from itself: it has begun anew in place, for `supervisor restart`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,41 @@ def main() -> int:
     # By hand: argparse would stay in memory for as long as the supervisor lives.
     words = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
     ready_fd, manager = int(words.get("--ready-fd", -1)), words.get("--service")
+    lock: int | None = int(words.get("--lock-fd", -1))
+    listener: int | None = int(words.get("--listener-fd", -1))
     os.umask(0o077)
     try:
         paths.ensure_private(paths.runtime_dir())
-        lock = _lock(takes_over=manager is not None)
+        lock = _lock(takes_over=manager is not None) if lock == -1 else lock
         if lock is None:
             _tell(ready_fd, b"held")
             return 0
         try:
-            _run(ready_fd, manager)
+            listener = _run(ready_fd, manager, listener)
+            if listener is not None:
+                _begin_anew(lock, listener, manager)
         finally:
             os.close(lock)
     except QlaunchError as error:
         sys.stderr.write(f"qlaunch supervisor: {error.message}\n")
         return error.exit_status
     return 0
+
+
+def _begin_anew(lock: int, listener: int, manager: str | None) -> None:
+    """Become the supervisor that is installed now: same process, same children, and whoever
+    connects meanwhile waits in the listener's queue. Returns only when that cannot be."""
+    argv = [sys.executable, "-P", "-m", "qlaunch.supervisor"]
+    for fd in (lock, listener):
+        os.set_inheritable(fd, True)  # noqa: FBT003 -- the standard library's way
+    argv += ["--lock-fd", str(lock), "--listener-fd", str(listener)]
+    argv += ["--service", manager] if manager is not None else []
+    try:
+        os.execv(sys.executable, argv)
+    except OSError as error:
+        sys.stderr.write(f"qlaunch supervisor: {sys.executable}: {error.strerror}\n")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(paths.control_socket())
 
 
 def _lock(*, takes_over: bool) -> int | None:
@@ -81,7 +102,8 @@ def _somebody_listens() -> bool:
         return True
 
 
-def _run(ready_fd: int, manager: str | None) -> None:
+def _run(ready_fd: int, manager: str | None, listener: int | None) -> int | None:
+    """Returns: the listener, when the supervisor is to begin anew."""
     # Of many that start at once all but one end before they come here: theirs is a short life.
     from qlaunch.supervisor import lean
 
@@ -92,12 +114,12 @@ def _run(ready_fd: int, manager: str | None) -> None:
 
     lean.settle()
 
-    async def serve() -> None:
+    async def serve() -> int | None:
         server = Server(paths.control_socket(), stays=manager is not None)
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.stop)
-        server.listen()
+        server.listen(listener)
 
         async def tell() -> None:
             await ready.wait()
@@ -114,8 +136,9 @@ def _run(ready_fd: int, manager: str | None) -> None:
             finally:
                 for helper in helpers:
                     helper.cancel()
+        return server.kept.detach() if server.kept is not None else None
 
-    asyncio.run(serve())
+    return asyncio.run(serve())
 
 
 def _tell(ready_fd: int, word: bytes) -> None:

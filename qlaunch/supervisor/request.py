@@ -23,13 +23,15 @@ LONGEST_TIME = 1e9
 
 @define(kw_only=True, eq=False)
 class Request:
-    """One request under way. `last` makes the supervisor end after its answer."""
+    """One request under way. `last` makes the supervisor end after its answer, and with `anew`
+    begin again in place."""
 
     server: Server
     args: Mapping[str, Any]
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     last: bool = False
+    anew: bool = False
 
     def text(self, key: str) -> str:
         """A text among the arguments. Raises: UsageError."""

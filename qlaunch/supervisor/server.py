@@ -55,7 +55,8 @@ class Server:
     only; one that `stays` does so also when there is nothing to look after.
 
     `service` is there when systemd runs it; what is in `releasing` has ended, and its unit is being
-    told. A server that is `closing` starts no machine any more.
+    told. A server that is `closing` starts no machine any more. `kept` is the listener of one that
+    has ended in order to begin anew.
     """
 
     def __init__(self, path: str, *, foreground: bool = False, stays: bool = False) -> None:
@@ -69,7 +70,9 @@ class Server:
         self.collectors: dict[str, Collector] = {}
         self.started = time.time()
         self.version = __version__
+        self.kept: socket.socket | None = None
         self._listener: socket.socket | None = None
+        self._anew = False
         self._clients: set[asyncio.Task[None]] = set()
         self._last: list[asyncio.StreamWriter] = []
         self._stop = asyncio.Event()
@@ -84,8 +87,15 @@ class Server:
 
     # ---- its life -------------------------------------------------------------------------------
 
-    def listen(self) -> None:
-        """Take the control socket; who connects is served by `serve`. Raises: ConflictError."""
+    def listen(self, listener: int | None = None) -> None:
+        """Take the control socket; who connects is served by `serve`. `listener` is the one that
+        was kept, -1 or None when there is none. Raises: ConflictError."""
+        if listener is not None and listener >= 0:
+            self._listener = socket.socket(fileno=listener)
+            self._listener.set_inheritable(False)
+            if os.path.exists(self.path):
+                return
+            self._listener.close()  # Python 3.13 removes the socket's file with its server
         self._listener = bind_unix(self.path, backlog=BACKLOG)
 
     async def serve(self, *, adopt: bool, ready: asyncio.Event) -> None:
@@ -103,10 +113,12 @@ class Server:
             ready.set()
             self._consider_ending()
             await self._stop.wait()
+            self.kept = self._listener.dup() if self._anew else None
             server.close()
-            # Who connects from now on finds no socket and starts the next supervisor.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
+            if not self._anew:
+                # Who connects from now on finds no socket and starts the next supervisor.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path)
             await self._end_clients()
             for actor in list(self.actors.values()):
                 await actor.leave()
@@ -114,8 +126,9 @@ class Server:
         for writer in self._last:
             writer.close()
 
-    def stop(self) -> None:
-        """End soon; machines go on."""
+    def stop(self, *, anew: bool = False) -> None:
+        """End soon; machines go on. `anew`: to begin again in the same process."""
+        self._anew = anew
         self._stop.set()
 
     def _consider_ending(self) -> None:
@@ -268,7 +281,7 @@ class Server:
             if request.last:
                 # Its connection ends when we do: that is how it learns of it.
                 self._last.append(writer)
-                self.stop()
+                self.stop(anew=request.anew)
 
 
 # After their answer the connection carries other bytes.

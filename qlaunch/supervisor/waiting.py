@@ -187,9 +187,11 @@ async def _wait_running(server: Server, name: str) -> None:
 async def supervisor(request: Request) -> Any:
     action = request.optional_text("action") or "status"
     server = request.server
-    if action not in ("status", "stop"):
-        raise UsageError(f"the supervisor cannot {action!r}", hint="status or stop")
-    request.last = action == "stop"
+    if action not in ("status", "stop", "restart"):
+        raise UsageError(f"the supervisor cannot {action!r}", hint="status, stop or restart")
+    if action == "restart" and server.foreground:
+        raise UsageError("a `qlaunch run` cannot be restarted", hint="its machine would end")
+    request.last, request.anew = action != "status", action == "restart"
     return {
         "pid": os.getpid(),
         "version": server.version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qlaunch.cli import output, table
 from qlaunch.control import client
-from qlaunch.errors import NoSupervisorError, TimedOutError
+from qlaunch.errors import NoSupervisorError, TimedOutError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ _ACTIONS = ("status", "stop", "restart")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Look at the supervisor, stop it or restart it. It hosts all machines of a user, starts\n"
-        "with the first of them and ends with the last. Machines outlive it: after stop and\n"
-        "restart they run on, and the next supervisor takes them over."
+        "with the first of them and ends with the last. Machines outlive it: after a stop they\n"
+        "run on, and the next supervisor takes them over. A restart is one in place: the same\n"
+        "process, and who asks meanwhile waits a moment."
     )
     parser.epilog = (
         "examples:\n"
@@ -39,17 +40,27 @@ def run(args: argparse.Namespace) -> int:
         raise NoSupervisorError("no supervisor is running")
     if connection is not None:
         with connection:
-            connection.ask("supervisor", {"action": "stop"})
-            _wait_for_end(connection)
+            _end(connection, args.action)
     if args.action == "restart":
-        client.start_supervisor()
-        _show(client.ask("supervisor", {"action": "status"}, start=False), args)
+        _show(client.ask("supervisor", {"action": "status"}), args)
         return 0
     if args.json:
         output.print_json({"state": "stopped"})
     else:
         output.note("the supervisor has ended; machines run on", quiet=args.quiet)
     return 0
+
+
+def _end(connection: client.Connection, action: str) -> None:
+    try:
+        connection.ask("supervisor", {"action": action})
+    except UsageError:
+        # An older one that cannot begin anew in place.
+        with client.open_connection(start=False) as other:
+            other.ask("supervisor", {"action": "stop"})
+            _wait_for_end(other)
+        return
+    _wait_for_end(connection)
 
 
 def _wait_for_end(connection: client.Connection) -> None:
