@@ -104,7 +104,7 @@ def bash(*words: str, cwd: Path | None = None) -> list[str]:
         (["down", "web-1", "--fo"], {"--force"}),
         (["wait", "web-1", "--for", "r"], {"running"}),
         (["wait", "--for", "=", "st"], {"stopped"}),
-        (["wait", "--for", "="], {"running", "stopped"}),
+        (["wait", "--for", "="], {"running", "stopped", "agent", "ssh"}),
         (["up", "--set", ""], set()),
         (["supervisor", "st"], {"status", "stop"}),
         (["help", ""], set()),
@@ -134,7 +134,7 @@ def test_bash_completes_files_where_files_are_meant(tmp_path: Path) -> None:
     [
         ("qlaunch screen", {"screenshot"}),
         ("qlaunch status web", {"web-1", "web-old"}),
-        ("qlaunch wait web-1 --for ", {"running", "stopped"}),
+        ("qlaunch wait web-1 --for ", {"running", "stopped", "agent", "ssh"}),
         ("qlaunch down --fo", {"--force"}),
         ("qlaunch supervisor st", {"status", "stop"}),
     ],

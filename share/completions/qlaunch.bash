@@ -46,7 +46,7 @@ _qlaunch_verb() {
         'wait')
             options='--for --timeout --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
-            values=([--for]='' [--timeout]='')
+            values=([--for]='@running stopped agent ssh' [--timeout]='')
             ;;
         'run')
             options='--set --json -q --quiet -v --verbose --no-color -h --help'

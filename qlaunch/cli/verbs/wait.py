@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Waits(tuple[str, ...]):
+    """The words that completion offers; those that need one more are right, too."""
+
+    __slots__ = ()
+
+    def __contains__(self, word: object) -> bool:
+        return super().__contains__(word) or str(word).startswith(("serial:", "port:"))
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Wait until a machine is stopped, or until what --for says, and print that:\n"
@@ -32,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="state",
+        choices=Waits(("running", "stopped", "agent", "ssh")),
         default="stopped",
         metavar="WHAT",
         help="what to wait for; stopped when not said",
