@@ -53,6 +53,7 @@ VERBS = {
         Verb(_RUN, "reset", "power", "press the reset button"),
         Verb(_RUN, "pause", "power", "stop the guest's processors; memory stays"),
         Verb(_RUN, "resume", "power", "let paused machines go on"),
+        Verb(_RUN, "set", "set", "change memory and limits while machines run"),
         Verb(_RUN, "save", "save", "suspend machines to disk; `up` goes on from there"),
         Verb(
             _RUN, "wait", "wait", "wait until a machine runs, answers, says something or is stopped"
@@ -82,6 +83,9 @@ VERBS = {
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
         Verb(_TALK, "clipboard", "clipboard", "read and write the guest's clipboard"),
+        Verb(_TALK, "inject", "inject", "an NMI, the power button, a wake-up"),
+        Verb(_TALK, "nmi", "inject", "send a non-maskable interrupt"),
+        Verb(_TALK, "dump", "dump", "write a guest's memory to a file, for crash analysis"),
         Verb(_TALK, "qmp", "monitor", "send a QMP command to QEMU"),
         Verb(_TALK, "hmp", "monitor", "send a line to QEMU's human monitor"),
         Verb(_DEFINE, "new", "new", "write a new profile"),

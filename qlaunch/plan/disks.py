@@ -14,7 +14,7 @@ from qlaunch.plan.pci import Request
 from qlaunch.plan.seats import Seat
 from qlaunch.profile import devices as wish_of
 
-_LIMITS = {
+LIMITS = {
     "iops": "iops-total",
     "iops_read": "iops-read",
     "iops_write": "iops-write",
@@ -31,7 +31,7 @@ _DISKS = {
     "nvme": "nvme",
 }
 _CDROMS = {"ide": "ide-cd", "sata": "ide-cd", "scsi": "scsi-cd", "usb": "scsi-cd"}
-_MOST = 10**15  # QEMU's own bound of a limit (THROTTLE_VALUE_MAX)
+MOST = 10**15  # QEMU's own bound of a limit (THROTTLE_VALUE_MAX)
 
 
 def bus_of(draft: Draft, wish: wish_of.Disk | wish_of.Cdrom) -> str:
@@ -112,7 +112,7 @@ def _disk(draft: Draft, wish: wish_of.Disk) -> Disk:
         discard="ignore" if wish.discard == "ignore" else "unmap",
         lock=wish.lock is not False,
         snapshot=wish.snapshot is not False,
-        limits={name: getattr(wish, said) for said, name in _LIMITS.items() if getattr(wish, said)},
+        limits={name: getattr(wish, said) for said, name in LIMITS.items() if getattr(wish, said)},
     )
 
 
@@ -158,8 +158,8 @@ def _check_limits(draft: Draft, wish: wish_of.Disk) -> None:
                 "a total limit and one for reads or writes exclude each other",
                 hint="keep one of them",
             )
-    for name in _LIMITS:
-        if (getattr(wish, name) or 0) > _MOST:
+    for name in LIMITS:
+        if (getattr(wish, name) or 0) > MOST:
             draft.notes.error(
                 f"{key}.{name}", "QEMU takes at most 1000TB a second", hint="leave the limit out"
             )

@@ -26,7 +26,7 @@ from qlaunch.supervisor.tasks import Tasks, guarded
 
 Kind = Literal[
     "starting", "stopping", "resetting", "adopting",
-    "snapshotting", "reverting", "merging", "saving", "plugging", "changing",
+    "snapshotting", "reverting", "merging", "saving", "plugging", "changing", "dumping",
 ]  # fmt: skip
 Tell = Callable[[str, str, float], None]
 # How long QEMU's last events may take to be read after its end.

@@ -24,6 +24,8 @@ _LATE = {
         "jobs": "jobs",
     },
     "saving": {"save": "save"},
+    "settings": {"set": "change"},
+    "prodding": {"dump": "dump", "inject": "inject"},
     "media": {"media": "change"},
     "displays": {
         "display-password": "password",

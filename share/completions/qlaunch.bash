@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard inject nmi dump qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -36,6 +36,11 @@ _qlaunch_verb() {
         'resume')
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME*')
+            values=()
+            ;;
+        'set')
+            options='--persist --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
             values=()
             ;;
         'save')
@@ -287,6 +292,21 @@ _qlaunch_verb() {
             options='--once --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME' '')
             values=()
+            ;;
+        'inject')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '@nmi power-button wakeup')
+            values=()
+            ;;
+        'nmi')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME')
+            values=()
+            ;;
+        'dump')
+            options='--format --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' 'FILE')
+            values=([--format]='@kdump-zlib kdump-lzo kdump-snappy elf win-dmp')
             ;;
         'qmp')
             options='--json -q --quiet -v --verbose --no-color -h --help'
