@@ -121,6 +121,8 @@ class Lab:
     def opened(cls, place: Path) -> Iterator[Lab]:
         """A laboratory whose files are in `place`; nothing of it is left."""
         prerequisites.require("root", os.getuid() == 0, "only root joins namespaces like this")
+        # dnsmasq gives root up and reads its files again and again.
+        prerequisites.require_users()
         for word in ("dnsmasq", "nft", "busybox", "nsenter"):
             prerequisites.require("netns", prerequisites.find_program(word), f"no {word}")
         with contextlib.ExitStack() as stack:

@@ -3,8 +3,8 @@
 `QLAUNCH_REQUIRE` names markers, with commas between, whose prerequisites must be there: a missing
 one is a failure instead of a skip. `all` stands for everything that an installation can bring, and
 then no other skip is let through either. `hugepages`, `kvm`, `root` (the tests run as root),
-`systemd` and `users` (not only root may enter /) are properties of the computer and count only when
-they are named.
+`systemd`, `userns` (not in a chroot) and `users` (not only root may enter /) are properties of the
+computer and count only when they are named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from qlaunch.cli.web import pages
 
 ORIGINAL_ENVIRON: Mapping[str, str] = dict(os.environ)
-OF_THE_COMPUTER = frozenset({"hugepages", "kvm", "root", "systemd", "users"})
+OF_THE_COMPUTER = frozenset({"hugepages", "kvm", "root", "systemd", "userns", "users"})
 
 _KVM_CREATE_VM = 0xAE01
 _PROBE_TIMEOUT = 20.0
@@ -48,6 +48,17 @@ def require(marker: str, condition: object, reason: str) -> None:
 def require_users() -> None:
     """Skip where nobody but root may enter `/`: there another user reaches no file at all."""
     require("users", os.stat("/").st_mode & 0o001, "only root may enter / here")
+
+
+def require_passt() -> None:
+    """Skip where there is no passt, or where it cannot lock itself in: in a chroot."""
+    require("netns", find_program("passt"), "passt is not installed")
+    require("userns", _makes_userns(), "no user namespace can be made here, as in a chroot")
+
+
+@cache
+def _makes_userns() -> bool:
+    return _succeeds("unshare", "--user", "true")
 
 
 def may_skip(reason: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from qlaunch.errors import ConflictError, NotFoundError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.ports import port_holder
-from tests.prerequisites import both_qemus, find_program, require
+from tests.prerequisites import both_qemus, require_passt
 from tests.rig import Rig, until, write_profile
 from tests.test_nic_cables import card, is_connected, nic, passt_of
 
@@ -70,7 +70,7 @@ def test_of_a_running_machine_on_the_user_network(
 
 @both_qemus
 def test_of_a_running_machine_on_passt(rig: Rig, qemu_binary: str, ports: list[int]) -> None:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     write_profile("demo", card('backend = "passt"'))
     rig.up("demo", f'machine.emulator="{qemu_binary}"')
     done = forward(rig, f"{ports[0]}:22")

@@ -10,7 +10,7 @@ import pytest
 from qlaunch.errors import ConflictError
 from qlaunch.host.ports import port_holder
 from qlaunch.store import machines
-from tests.prerequisites import both_qemus, find_program, require
+from tests.prerequisites import both_qemus, require_passt
 from tests.rig import Rig, end, is_alive, nothing_left, until, write_profile
 
 pytestmark = pytest.mark.qemu
@@ -21,7 +21,7 @@ def card(words: str = "", ident: str = "net0") -> str:
 
 
 def passt_card(port: int) -> str:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     return card(f'backend = "passt"\nforward = ["{port}:22"]')
 
 

@@ -22,7 +22,7 @@ from qlaunch.errors import (
 from qlaunch.host.ports import port_holder
 from qlaunch.qmp.session import Session
 from qlaunch.store import machines, paths
-from tests.prerequisites import both_qemus, find_program, require
+from tests.prerequisites import both_qemus, require_passt
 from tests.rig import PATIENCE, PROFILE, Rig, is_alive, nothing_left, until, write_profile
 from tests.test_nic_cables import card, is_connected, network_of, nic, passt_of
 
@@ -123,7 +123,7 @@ def test_a_card_of_the_profile_comes_by_its_name_and_leaves_it(rig: Rig) -> None
 
 @both_qemus
 def test_a_card_on_passt_comes_and_goes(rig: Rig, qemu_binary: str, free_port: int) -> None:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     rig.up("demo", f'machine.emulator="{qemu_binary}"')
     attach(rig, model="e1000", backend="passt", forward=[f"{free_port}:22"])
     until(lambda: is_connected(rig), "QEMU and passt to be connected")
@@ -172,7 +172,7 @@ def test_link_and_forwards_change_while_it_runs(rig: Rig, qemu_binary: str, free
 
 @both_qemus
 def test_forwards_on_passt_change_while_it_runs(rig: Rig, qemu_binary: str, free_port: int) -> None:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     write_profile("demo", card('backend = "passt"'))
     rig.up("demo", f'machine.emulator="{qemu_binary}"')
     first = passt_of()

@@ -7,7 +7,7 @@ import shutil
 
 from qlaunch.facts import NetworkFacts
 from qlaunch.network import client
-from qlaunch.network.possible import rootless_problem
+from qlaunch.network.possible import passt_works, rootless_problem
 from qlaunch.plan.nics import AUTO_NETWORK
 from qlaunch.profile.devices import Nic
 from qlaunch.profile.model import Profile
@@ -18,6 +18,8 @@ async def network_facts(profile: Profile) -> NetworkFacts:
     wants_network = any(_wants(nic) for nic in profile.nic)
     wants_passt = any(nic.backend in ("auto", "passt") for nic in profile.nic)
     passt = shutil.which("passt") if wants_passt else None
+    if passt and not any(nic.backend == "passt" for nic in profile.nic) and not await passt_works():
+        passt = None  # who names it is told by passt itself what is in its way
     if not wants_network:
         return NetworkFacts(passt=passt)
     netd, own = await asyncio.gather(

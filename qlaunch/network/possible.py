@@ -11,6 +11,20 @@ _SBIN = ":/usr/sbin:/sbin"
 TRIAL_TIMEOUT = 10.0
 
 
+async def passt_works() -> bool:
+    """Whether passt can lock itself in, which it insists on: not in a chroot, nor in containers
+    without user namespaces. It is tried out."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return True
+    trial = await asyncio.create_subprocess_exec(
+        unshare, "--user", "true",
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
+    return await trial.wait() == 0
+
+
 async def rootless_problem() -> str | None:
     """What is in the way of networks of this user's own; None when nothing is. It is tried out."""
     if os.getuid() == 0:
