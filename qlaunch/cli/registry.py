@@ -90,6 +90,7 @@ VERBS = {
         Verb(_TALK, "hmp", "monitor", "send a line to QEMU's human monitor"),
         Verb(_DEFINE, "new", "new", "write a new profile"),
         Verb(_DEFINE, "import", "imports", "turn libvirt's XML into a profile"),
+        Verb(_DEFINE, "export", "exports", "print a profile as a domain of libvirt"),
         Verb(_DEFINE, "list", "list", "list the profiles"),
         Verb(_DEFINE, "show", "show", "print a profile"),
         Verb(_DEFINE, "edit", "edit", "open a profile in an editor, then check it"),

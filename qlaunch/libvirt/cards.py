@@ -47,7 +47,7 @@ DEFAULT_NETWORK = "default"
 def nics(devices: Element, wish: Wish, buses: Buses) -> None:
     """Every `<interface>`."""
     for interface in devices.each("interface"):
-        item = wish.item("nic", "net0")
+        item = wish.item("nic", "net0", interface)
         _cable(interface, item, wish)
         model = interface.within("model").attribute("type") or "rtl8139"
         if model in _NICS:

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from qlaunch.errors import ProfileError
 from qlaunch.libvirt import buses as bus
-from qlaunch.libvirt import cards, lines, parts, passthrough, storage
+from qlaunch.libvirt import cards, lines, parts, passthrough, private, storage
 from qlaunch.libvirt.board import board
 from qlaunch.libvirt.element import Element
 from qlaunch.libvirt.guess import guest
@@ -65,13 +65,15 @@ def import_domain(
     report = Report()
     root = domain_of(document, shown)
     wish = Wish(report)
+    kept = private.kept(root)
     for mended in document.mended:
         report.entries.append(Entry("mended", mended.line, "file", mended.message))
     name = called or _name(root, wish)
     if stem is None or stem not in ("", name):
         wish.say(root, "name", name)
-    _head(root, wish)
+    _head(root, wish, kept)
     _fill(root, wish, shown)
+    private.restore(root, wish, kept)
     report.leftovers(root)
     networks = tuple(item["network"] for item in wish.items.get("nic", ()) if "network" in item)
     shorten(wish)
@@ -91,8 +93,10 @@ def _name(root: Element, wish: Wish) -> str:
     return name
 
 
-def _head(root: Element, wish: Wish) -> None:
+def _head(root: Element, wish: Wish, kept: private.Kept) -> None:
     found, why = guest(root)
+    if said := kept.pop("guest", None):
+        found, why = str(said), ""
     wish.say(root, "guest", found, why)
     metadata = root.first("metadata")
     if metadata is not None:

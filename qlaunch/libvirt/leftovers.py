@@ -104,7 +104,6 @@ _DIFFERENT = {
     "blkiotune/device": "limits of a disk stand in its [[disk]]",
     "domain/numatune": _HOST,
     "domain/bootloader": "of Xen",
-    "redirfilter": "the viewer asks the user which device is given",
 }
 
 LEFTOVERS: Mapping[str, tuple[_Group, str]] = {

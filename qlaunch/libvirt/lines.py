@@ -6,6 +6,7 @@ from qlaunch.libvirt import words
 from qlaunch.libvirt.buses import Buses, isa, serial_port
 from qlaunch.libvirt.element import Element
 from qlaunch.libvirt.wish import Wish
+from qlaunch.libvirt.words import number as words_number
 
 _SPICE_AGENT = "com.redhat.spice.0"
 _GUEST_AGENT = "org.qemu.guest_agent.0"
@@ -50,7 +51,7 @@ def _serials(devices: Element, wish: Wish) -> None:
                 ports.append((0, console))
                 _backend(console, wish)
     for at, (port, serial) in enumerate(sorted(ports, key=lambda pair: pair[0])):
-        wish.item("serial", "serial0")
+        wish.item("serial", "serial0", serial)
         if port != at:
             wish.report.different(serial.within("target"), f"it is COM{at + 1} here")
     for parallel in devices.each("parallel"):
@@ -91,7 +92,7 @@ def _channels(devices: Element, wish: Wish) -> None:
             wish.report.different(channel, what, attribute="type")
         found.append((serial_port(channel), kind, name, channel))
     for number, (port, kind, name, channel) in enumerate(found, 1):
-        item = wish.item("channel", _IDS.get(name, f"channel{number - 1}"))
+        item = wish.item("channel", _IDS.get(name, f"channel{number - 1}"), channel)
         spice = kind in ("spicevmc", "spiceport", "qemu-vdagent")
         kinds = {_GUEST_AGENT: "guest-agent", _SPICE_AGENT: "spicevmc"}
         wish.put(
@@ -106,6 +107,21 @@ def _channels(devices: Element, wish: Wish) -> None:
         wish.put(channel, "channel", item, "port", port or number)
     has_webdav = any(name == _WEBDAV for _port, _kind, name, _channel in found)
     wish.say(devices, "display.folder_sharing", has_webdav)
+
+
+def _rule(usbdev: Element) -> str:
+    """A rule as `usb.filter` says it: what the device is for, and which it is."""
+    verb = "allow" if usbdev.is_on("allow") else "deny"
+    said = {name: usbdev.attribute(name) for name in ("class", "vendor", "product", "version")}
+    said = {name: "" if value == "-1" else value for name, value in said.items()}
+    words = [verb]
+    if number := words_number(said["class"]):
+        words.append(f"class {number:#04x}")
+    if said["vendor"]:
+        vendor, product = (said[name].lower().removeprefix("0x") for name in ("vendor", "product"))
+        which = f"{vendor:0>4}:{product:0>4}" if product else f"{vendor:0>4}:*"
+        words.append(which + (f"@{said['version']}" if said["version"] else ""))
+    return " ".join(words if len(words) > 1 else [verb, "all"])
 
 
 def _redirections(devices: Element, wish: Wish, buses: Buses) -> None:
@@ -124,5 +140,10 @@ def _redirections(devices: Element, wish: Wish, buses: Buses) -> None:
         if place is not None:
             ports.append(place)
     wish.say(devices, "usb.redirect", count)
+    rules = tuple(
+        _rule(each) for block in devices.each("redirfilter") for each in block.each("usbdev")
+    )
+    if rules and count:
+        wish.say(devices, "usb.filter", rules)
     if ports and len(ports) == count:
         wish.say(devices, "usb.redirect_ports", tuple(ports))

@@ -17,7 +17,6 @@ _INPUTS = {
     ("keyboard", "virtio"): ("keyboard0", "virtio-keyboard"),
 }
 _UNKNOWN = {
-    "hostdev": "a device of the host cannot be given away; a SPICE client can redirect USB devices",
     "smartcard": "there is no card reader",
     "hub": "there are no USB hubs",
     "shmem": "machines share no memory",
@@ -41,6 +40,7 @@ def parts(domain: Element, wish: Wish, buses: Buses) -> None:
     _watchdog(devices, wish, buses)
     _panic(devices, wish)
     _shares(devices, wish, buses)
+    _hostdevs(devices, wish, buses)
     genid = domain.first("genid")
     wish.say(domain, "machine.generation_id", genid is not None)
     if genid is not None:
@@ -54,6 +54,10 @@ def parts(domain: Element, wish: Wish, buses: Buses) -> None:
 def _inputs(devices: Element, wish: Wish, buses: Buses) -> None:
     for element in devices.each("input"):
         kind, bus = element.attribute("type"), element.attribute("bus") or "ps2"
+        if bus == "ps2" and _is_ours(element):
+            item = wish.item("input", "mouse0", element)
+            wish.put(element, "input", item, "model", "ps2-mouse")
+            continue
         if bus == "ps2" or (kind in ("mouse", "keyboard") and bus not in ("usb", "virtio")):
             element.take()  # every PC has them
             continue
@@ -63,11 +67,19 @@ def _inputs(devices: Element, wish: Wish, buses: Buses) -> None:
             wish.report.unsupported(element, what)
             continue
         ident, model = known
-        item = wish.item("input", ident)
+        item = wish.item("input", ident, element)
         wish.put(element, "input", item, "model", model)
         place = buses.usb(element, wish) if bus == "usb" else buses.pci(element, wish)
         if place is not None:
             wish.put(element, "input", item, "address", place)
+
+
+def _is_ours(element: Element) -> bool:
+    """Whether a PS/2 mouse is one that a profile names, not the one that libvirt always writes."""
+    return any(
+        child.tag == "alias" and child.attributes.get("name", "").startswith("ua-")
+        for child in element.children
+    )
 
 
 def _balloon(devices: Element, wish: Wish, buses: Buses) -> None:
@@ -168,7 +180,7 @@ def _shares(devices: Element, wish: Wish, buses: Buses) -> None:
         if kind != "mount" or not path:
             wish.report.unsupported(element, "a share is a folder of this computer")
             continue
-        item = wish.item("share", os.path.basename(tag) or "share0")
+        item = wish.item("share", os.path.basename(tag) or "share0", element)
         wish.put(element, "share", item, "path", path)
         if tag and tag != item["id"]:
             wish.put(element, "share", item, "tag", tag)
@@ -186,6 +198,34 @@ def _shares(devices: Element, wish: Wish, buses: Buses) -> None:
         place = buses.pci(element, wish)
         if place is not None:
             wish.places[f"{item['id']}-dev"] = place
+
+
+def _hostdevs(devices: Element, wish: Wish, buses: Buses) -> None:
+    """USB devices of the host, by what they are; the number that one has today says nothing."""
+    for element in devices.each("hostdev"):
+        kind = element.attribute("type")
+        source = element.within("source")
+        vendor, product = (
+            source.within(tag).attribute("id").lower().removeprefix("0x")
+            for tag in ("vendor", "product")
+        )
+        if kind != "usb":
+            what = f"devices of the host are given away on USB, not on {kind[:40]}"
+            wish.report.unsupported(element, what)
+            continue
+        if not vendor or not product:
+            what = "say which device it is: `qlaunch usb list`, then [[hostdev]]"
+            wish.report.unsupported(element, what)
+            continue
+        item = wish.item("hostdev", "usb0", element)
+        wish.put(element, "hostdev", item, "device", f"{vendor:0>4}:{product:0>4}")
+        for name in ("mode", "managed"):
+            element.attribute(name)
+        place = buses.usb(element, wish)
+        if place is not None:
+            wish.put(element, "hostdev", item, "address", place)
+        for name in ("startupPolicy", "guestReset"):
+            source.attribute(name)
 
 
 def _place(element: Element, ident: str, wish: Wish, buses: Buses) -> None:

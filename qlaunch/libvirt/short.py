@@ -46,7 +46,7 @@ _PLAIN: dict[str, object] = {
 _ITEMS: dict[str, dict[str, object]] = {
     "disk": {
         "format": "qcow2", "cache": "writeback", "aio": "threads", "discard": "unmap",
-        "read_only": False, "snapshot": True,
+        "read_only": False, "snapshot": True, "removable": False,
     },
     "floppy": {"read_only": False},
     "nic": {"link": "up", "backend": "user", "filter": "clean", "queues": 1},
@@ -129,8 +129,9 @@ def _order(wish: Wish) -> None:
         "network": [item["id"] for item in wish.items.get("nic", ())],
     }
     if wish.turns:
-        words = [wish.turns[turn] for turn in sorted(wish.turns)]
-        meant = words
+        meant = [wish.turns[turn] for turn in sorted(wish.turns)]
+        alone = {found[0]: kind for kind, found in ids.items() if len(found) == 1}
+        words = [alone.get(ident, ident) for ident in meant]
     else:
         # libvirt's kinds mean the first device of each.
         words = [kind if len(ids[kind]) == 1 else ids[kind][0] for kind in kinds if ids[kind]]

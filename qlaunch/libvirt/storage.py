@@ -64,9 +64,6 @@ def bus_of(disk: Element, wish: Wish, *, cdrom: bool = False) -> str:
     if bus not in _BUSES:
         wish.report.unsupported(target, f"there is no bus {bus[:40]!r} here", attribute="bus")
         bus = "sata" if is_q35(wish) else "ide"
-    if target.attribute("removable"):
-        what = "a disk on USB is not removable media"
-        wish.report.different(target, what, attribute="removable")
     if cdrom and bus in ("virtio", "nvme"):
         wish.report.different(target, f"a CD drive is not on {bus}", attribute="bus")
         return "sata" if is_q35(wish) else "ide"
@@ -80,7 +77,7 @@ def _disk(disk: Element, wish: Wish, buses: Buses) -> None:
         what = "a disk without a file or block device is left out"
         wish.report.unsupported(disk, what)
         return
-    item = wish.item("disk", name)
+    item = wish.item("disk", name, disk)
     if path:
         wish.put(disk, "disk", item, "path", path)
     if disk.attribute("device") == "lun":
@@ -90,6 +87,9 @@ def _disk(disk: Element, wish: Wish, buses: Buses) -> None:
     bus = bus_of(disk, wish)
     wish.put(disk, "disk", item, "bus", bus)
     _place("disk", disk, item, bus, wish, buses)
+    removable = disk.within("target").attribute("removable")
+    if removable and bus == "usb":
+        wish.put(disk, "disk", item, "removable", removable == "on")
     _modes(disk, driver, item, wish)
     _turn(disk, item, wish)
     _throttle(disk.within("iotune"), item, wish)
@@ -148,7 +148,7 @@ def _turn(disk: Element, item: dict[str, Any], wish: Wish) -> None:
         return
     order = words.number(boot.attribute("order"))
     boot.attribute("loadparm")
-    if order is not None:
+    if order is not None and item["id"]:
         wish.turns[order] = item["id"]
 
 
@@ -228,7 +228,7 @@ def _seat(disk: Element, bus: str, wish: Wish) -> str | None:
 
 
 def _cdrom(disk: Element, wish: Wish, buses: Buses) -> None:
-    item = wish.item("cdrom", "cd0")
+    item = wish.item("cdrom", "cd0", disk)
     path = source_of(disk, wish)
     if path:
         wish.put(disk, "cdrom", item, "path", path)
@@ -241,7 +241,7 @@ def _cdrom(disk: Element, wish: Wish, buses: Buses) -> None:
 
 
 def _floppy(disk: Element, wish: Wish) -> None:
-    item = wish.item("floppy", "fd0")
+    item = wish.item("floppy", "fd0", disk)
     path = source_of(disk, wish)
     if path:
         wish.put(disk, "floppy", item, "path", path)

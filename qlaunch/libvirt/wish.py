@@ -10,9 +10,10 @@ from attrs import Factory, define
 from qlaunch import units
 from qlaunch.libvirt.element import Element
 from qlaunch.libvirt.report import Entry, Report
+from qlaunch.profile.fields import MAX_ITEMS, entries_of
 from qlaunch.profile.fields import Entry as KeyEntry
-from qlaunch.profile.fields import entries_of
 from qlaunch.profile.model import Profile
+from qlaunch.profile.tables import Secret
 from qlaunch.profile.tree import Node, Source
 from qlaunch.profile.values import Mistake, read_value
 
@@ -53,13 +54,24 @@ class Wish:
         if comment:
             self.comments[name] = comment
 
-    def item(self, array: str, wanted: str) -> dict[str, Any]:
-        """A new item of an array, called `wanted` or, where that is taken, much like it."""
-        base = re.sub(r"[^a-z0-9_-]", "-", wanted.lower()).strip("-")[:14] or array
-        base = base if base[0].isalpha() else f"{array[:4]}{base}"[:14]
+    def item(self, array: str, wanted: str, element: Element | None = None) -> dict[str, Any]:
+        """A new item of an array, called as its user called `element`, else `wanted`; where that
+        is taken, much like it."""
+        for child in element.children if element is not None else ():
+            alias = child.attributes.get("name", "")
+            if child.tag == "alias" and alias.startswith("ua-") and len(alias) > 3:
+                child.take()
+                wanted = alias[3:]
+        base = re.sub(r"[^a-z0-9_-]", "-", wanted.lower()).strip("-")[:20] or array
+        base = base if base[0].isalpha() else f"{array[:4]}{base}"[:20]
         base = re.sub(r"-(dev|file)$", "", base)
+        if len(self.items.get(array, ())) >= MAX_ITEMS:
+            line = element.line if element is not None else 0
+            message = f"a machine has at most {MAX_ITEMS} of them"
+            self.report.entries.append(Entry("not supported", line, array, message))
+            return {"id": ""}
         taken = {each["id"] for items in self.items.values() for each in items}
-        stem = base.rstrip("0123456789") or base
+        stem = base.rstrip("0123456789")[:16] or base
         names = [base, *(f"{stem}{number}" for number in range(len(taken) + 1))]
         made = {"id": next(name for name in names if name not in taken)}
         self.items.setdefault(array, []).append(made)
@@ -93,6 +105,10 @@ class Wish:
 def _problem(entry: KeyEntry, value: object) -> str | None:
     """Why the key does not take `value`; None when it does."""
     kind = entry.key.kind
+    if kind == "secret" and isinstance(value, Secret):
+        return None
+    if kind == "secret" or (kind in ("words", "numbers")) != isinstance(value, tuple):
+        return f"{str(value)[:40]!r} is of another type"
     items = value if isinstance(value, tuple) else (value,)
     for item in items:
         said: object = item

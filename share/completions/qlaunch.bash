@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard inject nmi dump qmp hmp new import list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard inject nmi dump qmp hmp new import export list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -327,6 +327,11 @@ _qlaunch_verb() {
             options='--name -o --output --stdout --strict --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('FILE')
             values=([--name]='' [-o]='FILE' [--output]='FILE')
+            ;;
+        'export')
+            options='--libvirt -o --output --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('PROFILE')
+            values=([-o]='FILE' [--output]='FILE')
             ;;
         'list')
             options='--json -q --quiet -v --verbose --no-color -h --help'
