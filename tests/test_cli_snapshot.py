@@ -18,6 +18,7 @@ from qlaunch.store import timeline as store
 from qlaunch.tree.model import Snapshot, Timeline
 from tests.conftest import Golden
 from tests.rig import Rig, qlaunch, write_profile
+from tests.test_cli_thin import imported_by
 
 CHILDREN: dict[int | None, list[int]] = {
     None: [1, 9], 1: [2, 6], 2: [3, 4], 3: [5], 6: [7, 0], 9: [10], 4: [8],
@@ -51,6 +52,18 @@ def call(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
 
 def say(*words: str) -> Any:
     return json.loads(call(*words, "--json").stdout)
+
+
+@pytest.mark.qemu
+def test_who_only_looks_waits_for_no_imports(rig: Rig) -> None:
+    """Plans and what works on a running machine take longer to import than a large tree to draw."""
+    rig.up()
+    rig.ask("snapshot-create", name="demo")
+    heavy = {"asyncio", "qlaunch.plan", "qlaunch.profile", "qlaunch.qmp", "qlaunch.facts"}
+    for verb in ("tree", "list", "current"):
+        assert imported_by("snapshot", verb, "demo") & heavy == set()
+    rig.kill()
+    assert imported_by("snapshot", "tree", "demo") & heavy == set()
 
 
 @pytest.mark.qemu

@@ -7,9 +7,8 @@ import time
 from typing import Any
 
 from qlaunch.errors import NotFoundError
-from qlaunch.machine.survey import survey
-from qlaunch.plan.model import Plan
-from qlaunch.store import machines, paths
+from qlaunch.machine.survey import Own, of_plan, of_saved, survey
+from qlaunch.store import files, paths
 from qlaunch.store import timeline as store
 from qlaunch.tree.drift import drift
 from qlaunch.tree.history import HERE, Images, Node, history
@@ -25,18 +24,30 @@ def read(name: str) -> tuple[Timeline, tuple[Node, ...], tuple[str, ...]]:
     timeline = store.load(name)
     if not timeline.snapshots and not os.path.isdir(paths.machine_state(name)):
         paths.find_profile(name)
-    plan = machines.load_plan(name) or _moment(name, timeline)
+    plan = _saved(name) or _moment(name, timeline)
     if plan is None:
         return timeline, history(timeline, Images(parents={}, sizes={}, paths={})), ()
-    found = survey(name, plan.profile, plan.disks, timeline)
+    profile, disks = plan
+    found = survey(name, profile, disks, timeline)
     # What is missing is told with the snapshot that misses it.
     told = [each.text for each in drift(timeline, found) if each.gone is None]
     return timeline, history(timeline, found.images), tuple(told)
 
 
-def _moment(name: str, timeline: Timeline) -> Plan | None:
-    found = (store.load_moment(name, each.id) for each in reversed(timeline.snapshots))
-    return next((moment[0] for moment in found if moment), None)
+def _saved(name: str) -> tuple[str, tuple[Own, ...]] | None:
+    """Profile and disks of the machine's last start, if they can be read."""
+    plain: Any = files.read_json(os.path.join(paths.machine_state(name), "plan.json"))
+    try:
+        return str(plain["profile"]), of_saved(plain)
+    except (LookupError, TypeError):
+        return None
+
+
+def _moment(name: str, timeline: Timeline) -> tuple[str, tuple[Own, ...]] | None:
+    for each in reversed(timeline.snapshots):
+        if found := store.load_moment(name, each.id):
+            return found[0].profile, of_plan(found[0].disks)
+    return None
 
 
 def find(name: str, timeline: Timeline, nodes: tuple[Node, ...], word: str) -> Node:

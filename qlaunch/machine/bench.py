@@ -19,7 +19,7 @@ from qlaunch.machine.steps import step
 from qlaunch.plan.model import Disk, Layer, Leases, Plan
 from qlaunch.qmp.session import Session
 from qlaunch.store import timeline as store
-from qlaunch.tree.model import Snapshot, Timeline
+from qlaunch.tree.model import Snapshot, Timeline, layer_path
 
 Tell = Callable[[str, str, float], None]
 # Seconds between two lines of progress.
@@ -34,7 +34,7 @@ def said(disk: Disk, path: str) -> str:
 
 def path_of(disk: Disk, name: str) -> str:
     """The absolute path of the layer that the timeline calls `name`."""
-    return os.path.normpath(os.path.join(os.path.dirname(disk.image), name))
+    return layer_path(disk.image, name)
 
 
 @define(kw_only=True)

@@ -4,30 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
 
 from qlaunch.errors import BusyError, PhaseError
 from qlaunch.host.below import stands_on
 from qlaunch.host.qcow2 import ImageError
 from qlaunch.host.qcow2_snapshots import list_internal
-from qlaunch.machine.bench import path_of
-from qlaunch.machine.claims import Claims, claimants
-from qlaunch.plan.model import Disk, Plan
-from qlaunch.plan.notes import Finding
-from qlaunch.store import machines
 from qlaunch.store import timeline as store
 from qlaunch.tree.drift import Inside, Survey, drift, marked
 from qlaunch.tree.history import Images
-from qlaunch.tree.model import Timeline
+from qlaunch.tree.model import Timeline, layer_path
+
+if TYPE_CHECKING:  # a picture of the tree is wanted at once, and plans take long to import
+    from qlaunch.plan.model import Disk, Plan
+    from qlaunch.plan.notes import Finding
 
 
-def survey(name: str, profile: str | None, disks: Sequence[Disk], timeline: Timeline) -> Survey:
+@frozen(kw_only=True)
+class Own:
+    """A disk as far as it matters here: its own image, whether that is raw, and whether it ever
+    changes."""
+
+    id: str
+    image: str
+    raw: bool = False
+    read_only: bool = False
+
+
+def of_plan(disks: Sequence[Disk]) -> tuple[Own, ...]:
+    """The disks of a plan."""
+    return tuple(
+        Own(
+            id=disk.id,
+            image=disk.image,
+            raw=any(each.format == "raw" and each.path == disk.image for each in disk.layers),
+            read_only=disk.layers[0].read_only,
+        )
+        for disk in disks
+    )
+
+
+def of_saved(plan: Mapping[str, Any]) -> tuple[Own, ...]:
+    """The disks of a plan as it is saved. Raises: LookupError, TypeError when it is damaged."""
+    return tuple(
+        Own(
+            id=disk["id"],
+            image=disk["image"],
+            raw=any(
+                each["format"] == "raw" and each["path"] == disk["image"] for each in disk["layers"]
+            ),
+            read_only=bool(disk["layers"][0].get("read_only")),
+        )
+        for disk in plan["disks"]
+    )
+
+
+def survey(name: str, profile: str | None, disks: Sequence[Own], timeline: Timeline) -> Survey:
     """Look at the images of the machine `name`: those that the timeline names, those below them,
     and what lies beside them. Nothing is locked, nothing is changed."""
     images = images_of(disks, timeline)
-    own = {disk.id: os.path.normpath(disk.image) for disk in disks if not disk.layers[0].read_only}
+    own = {disk.id: os.path.normpath(disk.image) for disk in disks if not disk.read_only}
     heads = {
-        disk.id: path_of(disk, timeline.heads.get(disk.id, disk.image))
+        disk.id: layer_path(disk.image, timeline.heads.get(disk.id, disk.image))
         for disk in disks
         if disk.id in own
     }
@@ -39,10 +80,11 @@ def survey(name: str, profile: str | None, disks: Sequence[Disk], timeline: Time
     ]
     claims: dict[str, str] = {}
     if strangers:
+        from qlaunch.machine.claims import Claims, claimants
+
         found = Claims.of(claimants(name, profile))
         claims = {path: who for path in strangers if (who := found.who_names(path)) is not None}
-    raw = {disk.image for disk in disks if any(layer.format == "raw" and layer.path == disk.image
-                                               for layer in disk.layers)}  # fmt: skip
+    raw = {disk.image for disk in disks if disk.raw}
     return Survey(
         disks=own,
         heads=heads,
@@ -53,7 +95,7 @@ def survey(name: str, profile: str | None, disks: Sequence[Disk], timeline: Time
     )
 
 
-def images_of(disks: Iterable[Disk], timeline: Timeline) -> Images:
+def images_of(disks: Iterable[Own], timeline: Timeline) -> Images:
     """The images of these disks, those below them, and those beside them."""
     known: dict[tuple[str, str], str] = {}
     for disk in disks:
@@ -61,7 +103,7 @@ def images_of(disks: Iterable[Disk], timeline: Timeline) -> Images:
         kept = (*timeline.snapshots, *timeline.loose)
         names |= {each.layers[disk.id] for each in kept if disk.id in each.layers}
         names |= {timeline.heads[disk.id]} if disk.id in timeline.heads else set()
-        known |= {(disk.id, name): path_of(disk, name) for name in names}
+        known |= {(disk.id, name): layer_path(disk.image, name) for name in names}
     parents: dict[str, str | None] = {}
     waiting = {*known.values()}
     for folder in {os.path.dirname(path) for path in waiting}:
@@ -106,10 +148,13 @@ def _mark(path: str) -> tuple[int, int] | None:
 def at_start(plan: Plan) -> tuple[Finding, ...]:
     """Note size and date of the layers that nobody writes to any more, for a machine that is about
     to start. Returns: warnings of what has changed since it was noted. Raises: HostError."""
+    from qlaunch.plan.notes import Finding
+    from qlaunch.store import machines
+
     timeline = store.load(plan.name)
     if not timeline.snapshots:
         return ()
-    found = survey(plan.name, plan.profile, plan.disks, timeline)
+    found = survey(plan.name, plan.profile, of_plan(plan.disks), timeline)
     with contextlib.suppress(BusyError, PhaseError):  # then it does not start either
         handle = machines.lock(plan.name)
         try:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qlaunch import records
-from qlaunch.plan.model import Leases, Plan
 from qlaunch.store import files, paths
 from qlaunch.tree.model import TIMELINE_VERSION, Timeline
+
+if TYPE_CHECKING:  # who only looks at snapshots needs no plan, and plans take long to import
+    from qlaunch.plan.model import Leases, Plan
 
 SAVED = "saved"
 
@@ -56,6 +58,8 @@ def save_moment(name: str, snapshot: int | str, plan: Plan, leases: Leases, prof
 
 def load_moment(name: str, snapshot: int | str) -> tuple[Plan, Leases, str] | None:
     """What the machine was at that moment; None when that is not known (any more)."""
+    from qlaunch.plan.model import Leases, Plan
+
     plain: Any = files.read_json(file_of(name, snapshot, "json"))
     if not isinstance(plain, Mapping):
         return None

@@ -14,7 +14,7 @@ from qlaunch.machine import revert as reverting
 from qlaunch.machine import snapshot as taking
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.revert_plan import decide
-from qlaunch.machine.survey import survey
+from qlaunch.machine.survey import of_plan, survey
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from qlaunch.supervisor import continuing
@@ -172,7 +172,7 @@ async def sync(request: Request) -> Any:
     await until_merged(request, name)
     async with bench_of(request.server, name, "snapshotting", request.tell) as bench:
         looked = await asyncio.to_thread(
-            survey, name, bench.plan.profile, bench.plan.disks, bench.timeline
+            survey, name, bench.plan.profile, of_plan(bench.plan.disks), bench.timeline
         )
         found = drifting.drift(bench.timeline, looked)
         before = {each.id for each in bench.timeline.snapshots}

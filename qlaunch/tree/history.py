@@ -35,12 +35,35 @@ class Images:
 
     def chain(self, disk: str, name: str) -> list[str]:
         """The layer and all below it, as far as they are there."""
-        found: list[str] = []
+        found: dict[str, None] = {}
         path: str | None = self.paths.get((disk, name))
         while path is not None and path in self.parents and path not in found:
-            found.append(path)
+            found[path] = None
             path = self.parents[path]
-        return found
+        return list(found)
+
+
+Chains = Mapping[str, list[str]]
+
+
+@frozen
+class _Known:
+    """The chains of all snapshots by id, which snapshots a layer of a disk is the top of, and which
+    are inside images."""
+
+    chains: Mapping[int, Chains]
+    tops: Mapping[tuple[str, str], list[int]]
+    internal: frozenset[int]
+
+    @classmethod
+    def of(cls, timeline: Timeline, chains: Mapping[int, Chains]) -> _Known:
+        tops: dict[tuple[str, str], list[int]] = {}
+        for number, found in chains.items():
+            for disk, chain in found.items():
+                if chain:
+                    tops.setdefault((disk, chain[0]), []).append(number)
+        inside = frozenset(each.id for each in timeline.snapshots if each.kind == "internal")
+        return cls(chains, tops, inside)
 
 
 def history(timeline: Timeline, images: Images) -> tuple[Node, ...]:
@@ -50,20 +73,20 @@ def history(timeline: Timeline, images: Images) -> tuple[Node, ...]:
         each.id: {disk: images.chain(disk, name) for disk, name in each.layers.items()}
         for each in timeline.snapshots
     }
-    inside = frozenset(each.id for each in timeline.snapshots if each.kind == "internal")
+    known = _Known.of(timeline, chains)
     here = {disk: images.chain(disk, name) for disk, name in timeline.heads.items()}
     found = [
         Node(
             id=each.id,
             snapshot=each,
-            parent=_parent(each.id, chains[each.id], chains, each.parent, inside),
+            parent=_parent(each.id, chains[each.id], each.parent, known),
             size=_size(each, chains[each.id], images),
             problems=tuple(_problems(each, images)),
         )
         for each in timeline.snapshots
     ]
     size = sum(images.sizes.get(chain[0], 0) for chain in here.values() if chain)
-    parent = _parent(HERE, here, chains, timeline.current, inside)
+    parent = _parent(HERE, here, timeline.current, known)
     present = Node(
         id=HERE, snapshot=None, parent=parent, size=size,
         problems=tuple(_head_problems(timeline, images)),
@@ -78,28 +101,38 @@ def _size(snapshot: Snapshot, chains: Mapping[str, list[str]], images: Images) -
     return sum(images.sizes.get(chain[0], 0) for chain in chains.values() if chain)
 
 
-def _parent(
-    number: int,
-    mine: Mapping[str, list[str]],
-    chains: Mapping[int, Mapping[str, list[str]]],
-    noted: int | None,
-    internal: frozenset[int],
-) -> int | None:
+def _parent(number: int, mine: Chains, noted: int | None, known: _Known) -> int | None:
     """The nearest snapshot whose layers all lie below. What is made from an internal snapshot
     stands beside the image that holds it: there the note counts."""
-    if noted in internal and noted != number:
+    if noted in known.internal and noted != number:
         return noted
     best: tuple[int, bool, int] | None = None
-    for other, theirs in chains.items():
-        shared = [disk for disk in theirs if disk in mine and theirs[disk]]
-        if other == number or not shared:
-            continue
-        if all(theirs[disk][0] in mine[disk][0 if number == HERE else 1 :] for disk in shared):
-            depth = max(len(theirs[disk]) for disk in shared)
-            best = max(best or (0, False, 0), (depth, other == noted, other))
+    for disk, chain in mine.items():
+        for path in chain[0 if number == HERE else 1 :]:
+            found = [
+                (_depth(known.chains[other], mine), other == noted, other)
+                for other in known.tops.get((disk, path), ())
+                if other != number and _lies_below(known.chains[other], mine, whole=number == HERE)
+            ]
+            if found:
+                best = max(*found, best) if best else max(found)
+                break
     if best is not None:
         return best[2]
-    return noted if noted in chains and noted != number else None
+    return noted if noted in known.chains and noted != number else None
+
+
+def _depth(theirs: Chains, mine: Chains) -> int:
+    return max(len(chain) for disk, chain in theirs.items() if disk in mine)
+
+
+def _lies_below(theirs: Chains, mine: Chains, *, whole: bool) -> bool:
+    """Whether each layer of theirs, of disks that both have, is in the chain of mine."""
+    return all(
+        chain[0] in mine[disk] and (whole or chain[0] != mine[disk][0])
+        for disk, chain in theirs.items()
+        if chain and disk in mine
+    )
 
 
 def _problems(snapshot: Snapshot, images: Images) -> list[str]:

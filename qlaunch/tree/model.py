@@ -7,6 +7,7 @@ it. Layers are named as `Timeline.layers` says: relative to the folder of the di
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Literal
 
@@ -156,3 +157,9 @@ class Timeline:
         )
         current = gone.parent if self.current == number else self.current
         return evolve(self, snapshots=kept, current=current)
+
+
+def layer_path(image: str, name: str) -> str:
+    """The absolute path of the layer that the timeline calls `name`, of the disk whose own image
+    is `image`."""
+    return os.path.normpath(os.path.join(os.path.dirname(image), name))
