@@ -8,6 +8,7 @@ import re
 import pytest
 
 from qlaunch.cli.main import main
+from qlaunch.errors import RefusedError
 from tests.rig import Rig, write_profile
 from tests.test_nic_cables import card
 
@@ -77,3 +78,24 @@ def test_addresses(rig: Rig, say: Terminal) -> None:
     assert json.loads(say("ip", "demo", "--json"))["nics"][0]["direct"] is False
     say("nic", "attach", "demo", "--backend", "none", "--model", "e1000")
     assert "net1" not in say("ip", "demo")
+
+
+def test_the_way_to_log_in(rig: Rig, say: Terminal, free_port: int) -> None:
+    write_profile("demo", '[ssh]\nuser = "root"\nport = 2022\n' + card())
+    rig.up()
+    answer = json.loads(say("ssh", "demo", "--json", "--", "-A", "uptime"))
+    assert (answer["way"], answer["argv"][-3:]) == ("door", ["demo", "-A", "uptime"])
+    assert "HostKeyAlias=qlaunch-demo" in answer["argv"]
+    say("forward", "demo", f"{free_port}:2022")
+    text = say("ssh", "demo", "--print", "--user", "me", "echo", "a b")
+    assert text.startswith(f"ssh -p {free_port} -o HostKeyAlias=qlaunch-demo ")
+    assert text.endswith("-l me 127.0.0.1 echo 'a b'\n")
+    assert "door" in say("ssh", "demo", "--json", "--way", "door")
+    assert "no way to its port 2022 by address" in say("ssh", "demo", "--way", "address", status=4)
+    assert "no port" in say("ssh", "demo", "--port", "70000", status=2)
+    rig.kill()
+    write_profile("demo", card('backend = "none"'))
+    rig.up()
+    assert "nothing leads to port 22" in say("ssh", "demo", status=6)
+    with pytest.raises(RefusedError, match="no card of it can be connected to"):
+        rig.ask("dial", name="demo", port=22)

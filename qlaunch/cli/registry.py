@@ -80,6 +80,7 @@ VERBS = {
         Verb(_NETWORKS, "nic", "nic", "plug in, take out, change and list network cards"),
         Verb(_NETWORKS, "forward", "forward", "list, add and remove port forwards into a guest"),
         Verb(_NETWORKS, "ip", "ip", "show a guest's addresses and where each is known from"),
+        Verb(_NETWORKS, "ssh", "ssh", "log in to a guest, by the best way there is"),
         Verb(_TALK, "send-key", "keys", "press keys, such as ctrl-alt-delete"),
         Verb(_TALK, "type", "keys", "type a text on the guest's keyboard"),
         Verb(_TALK, "clipboard", "clipboard", "read and write the guest's clipboard"),

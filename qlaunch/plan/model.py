@@ -343,6 +343,8 @@ class Plan:
     scope: Literal["user", "system"] | None = None
     limits: Mapping[str, str] = field(factory=dict)
     view: View = field(factory=View)
+    ssh_user: str | None = None
+    ssh_port: int = 22
     extra_args: tuple[str, ...] = ()
 
     def layers(self) -> Iterator[Layer]:

@@ -134,6 +134,8 @@ def _assemble(draft: Draft, shape: Board) -> Plan:
         scope=draft.facts.host.systemd_scope,
         limits=_limits(profile.limits),
         view=display.view(profile),
+        ssh_user=profile.ssh.user,
+        ssh_port=profile.ssh.port or 22,
         extra_args=profile.qemu.args,
     )
     return _with_devices(draft, _with_drives(draft, plan))

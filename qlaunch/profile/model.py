@@ -34,6 +34,7 @@ from qlaunch.profile.tables import (
     Memory,
     Qemu,
     Sound,
+    Ssh,
     Usb,
     Video,
 )
@@ -51,7 +52,7 @@ class Profile:
 
     TABLES: ClassVar[tuple[str, ...]] = (
         "machine", "cpu", "memory", "clock", "boot", "lifecycle", "display", "video", "sound",
-        "usb", "limits", "view", "qemu",
+        "usb", "limits", "view", "ssh", "qemu",
     )  # fmt: skip
     ARRAYS: ClassVar[tuple[str, ...]] = (
         "disk", "cdrom", "floppy", "nic", "input", "channel", "serial", "share",
@@ -96,6 +97,7 @@ class Profile:
     usb: Usb = key.table(Usb, "The USB controller.")
     limits: Limits = key.table(Limits, "What it may take of the host.")
     view: View = key.table(View, "How `qlaunch view` shows it.")
+    ssh: Ssh = key.table(Ssh, "How `qlaunch ssh` logs in.")
     qemu: Qemu = key.table(Qemu, "The way out.")
     disk: tuple[Disk, ...] = key.tables(Disk, "Disks.")
     cdrom: tuple[Cdrom, ...] = key.tables(Cdrom, "CD drives.")

@@ -364,6 +364,22 @@ class Limits:
 
 
 @frozen(kw_only=True)
+class Ssh:
+    """How `qlaunch ssh` logs in."""
+
+    user: str | None = key.text(
+        "The user in the guest.",
+        otherwise="as ssh decides: your own name, or what its configuration says",
+        example="root",
+        pattern=r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}",
+        pattern_words="a user's name",
+    )
+    port: int | None = key.integer(
+        "The guest's port of ssh.", 1, 65535, otherwise="22", example="2222"
+    )
+
+
+@frozen(kw_only=True)
 class Qemu:
     """The way out: what the profile cannot say."""
 

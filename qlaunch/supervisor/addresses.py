@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qlaunch.machine import reach
+from qlaunch.supervisor.forwards import rows
 from qlaunch.supervisor.request import Request
 
 
@@ -13,7 +14,11 @@ async def addresses(request: Request) -> Any:
     actor = await request.actor()
     plan = actor.running().plan
     found = await reach.reaches(plan)
-    return {"name": actor.name, "nics": [about(each) for each in found]}
+    return {
+        "name": actor.name,
+        "ssh": {"user": plan.ssh_user, "port": plan.ssh_port},
+        "nics": [about(each) for each in found],
+    }
 
 
 def about(each: reach.Reach) -> dict[str, Any]:
@@ -29,6 +34,6 @@ def about(each: reach.Reach) -> dict[str, Any]:
             {"address": at.address, "version": at.version, "sources": list(at.sources)}
             for at in each.addresses
         ],
-        "forward": list(nic.forwards),
+        "forwards": rows(nic, nic.forwards),
         "problem": each.problem or None,
     }

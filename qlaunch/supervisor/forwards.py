@@ -175,16 +175,17 @@ def _answer(
     return {
         "name": plan.name,
         "state": state,
-        "forwards": [row for nic in plan.nics for row in _rows(nic, nic.forwards)],
-        "added": [row for step in steps for row in _rows(step.after, step.added)],
-        "removed": [row for step in steps for row in _rows(step.before, step.removed)],
+        "forwards": [row for nic in plan.nics for row in rows(nic, nic.forwards)],
+        "added": [row for step in steps for row in rows(step.after, step.added)],
+        "removed": [row for step in steps for row in rows(step.before, step.removed)],
         "persistent": persistent,
         "warnings": warnings,
     }
 
 
-def _rows(nic: Nic, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Forwards as plain data; `by` says who listens: QEMU, passt, the network or the supervisor."""
+def rows(nic: Nic, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Forwards of a card as plain data; `by` says who listens: QEMU, passt, the network or the
+    supervisor."""
     own = {str(each) for each in own_forwards(nic)}
     by = {"user": "qemu", "passt": "passt"}.get(nic.backend, "network")
     return [

@@ -285,7 +285,7 @@ class Server:
 
 
 # After their answer the connection carries other bytes.
-_STREAMS = ("console", "screen", "usb-redirect")
+_STREAMS = ("console", "screen", "usb-redirect", "dial")
 
 
 def _note_verb(verb: str, args: Mapping[str, Any], error: str = "") -> None:

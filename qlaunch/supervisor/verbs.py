@@ -35,6 +35,7 @@ _LATE = {
     "nics": {"nic-attach": "attach", "nic-detach": "detach", "nic-set": "change"},
     "forwards": {"forward": "forward"},
     "addresses": {"ip": "addresses"},
+    "through": {"dial": "dial"},
     "usb": {f"usb-{verb}": verb for verb in ("look", "attach", "detach", "slots", "redirect")},
     "disks": {
         "disk-attach": "attach",

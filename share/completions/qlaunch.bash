@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip send-key type clipboard inject nmi dump qmp hmp new import export list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip ssh send-key type clipboard inject nmi dump qmp hmp new import export list show edit check clone rename rm net doctor supervisor service completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -267,6 +267,11 @@ _qlaunch_verb() {
             options='--one --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=()
+            ;;
+        'ssh')
+            options='--user --port --way --print --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '*')
+            values=([--user]='' [--port]='' [--way]='@address forward door')
             ;;
         'send-key')
             options='--hold --json -q --quiet -v --verbose --no-color -h --help'
