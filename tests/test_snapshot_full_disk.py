@@ -46,11 +46,13 @@ def begin(rig: Rig) -> Traveller:
     return here
 
 
-VERBS: dict[str, dict[str, Any]] = {
-    "snapshot-create": {"snapshot": "two"},
-    "revert": {"snapshot": "one"},
-    "snapshot-delete": {"snapshot": "one"},
-    "save": {},
+VERBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "create": ("snapshot-create", {"snapshot": "two"}),
+    "internal": ("snapshot-create", {"snapshot": "two", "internal": True}),
+    "revert": ("revert", {"snapshot": "one"}),
+    "delete": ("snapshot-delete", {"snapshot": "one"}),
+    "merge": ("snapshot-delete", {"snapshot": "one", "merge": True}),
+    "save": ("save", {}),
 }
 
 
@@ -63,7 +65,7 @@ def test_a_full_disk_leaves_the_state_before_or_after(
     filler = leave(own_place / "data", room)
     told = ""
     try:
-        rig.ask(verb, name="demo", **VERBS[verb])
+        rig.ask(VERBS[verb][0], name="demo", **VERBS[verb][1])
     except QlaunchError as error:
         told = error.message
     failed = bool(told)
@@ -80,7 +82,7 @@ def test_a_full_disk_leaves_the_state_before_or_after(
     here.settle()
     timeline = store.load("demo")
     assert timeline.pending is None
-    if verb == "snapshot-create":
+    if verb in ("create", "internal"):
         assert ("two" in here.labels()) != failed
     expected = {(2, "onetwo")} if failed or verb != "revert" else {(1, "one")}
     assert here.now() in expected

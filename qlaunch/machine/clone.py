@@ -29,6 +29,7 @@ from qlaunch.machine.chains import layers_at, node_of
 from qlaunch.machine.files import Definition, walk
 from qlaunch.machine.held import definitions, held
 from qlaunch.machine.prepare import Prepared, prepare
+from qlaunch.machine.steps import step
 from qlaunch.plan.model import Layer, Leases
 from qlaunch.store import files, machines, paths, timeline
 
@@ -108,6 +109,7 @@ async def clone(
                     await _convert(copy, target, progress)
             await asyncio.to_thread(_copy_tpm, os.path.join(machine.data, "tpm"), folder)
             files.sync_dir(folder)
+            step("clone: copied")
             with definitions():
                 names.check_free(new)
                 _publish(machine, new, folder, text)
@@ -311,13 +313,16 @@ def _publish(machine: Definition, new: str, folder: str, text: str) -> None:
     os.rename(folder, data)
     try:
         files.sync_dir(os.path.dirname(data))
+        step("clone: renamed")
         # The same board and places, so that the guest finds what it has drivers for; its `once`
         # has been used up too, or its installer would start again.
         leases: Leases = evolve(machines.load_leases(machine.name), macs={}, uuid=None)
         machines.save_leases(new, leases)
+        step("clone: leases")
         texts.write_new(names.profile_of(new), text)
+        step("clone: profile")
     except BaseException:
         shutil.rmtree(paths.machine_state(new), ignore_errors=True)
         os.rename(data, folder)
         raise
-    files.remove(os.path.join(data, names.UNFINISHED))
+    names.complete(new)

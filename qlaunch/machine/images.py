@@ -22,6 +22,7 @@ from qlaunch.host.image_facts import image_facts
 from qlaunch.host.newfile import FULL, part_file, remove_stale, write_error
 from qlaunch.host.tool import Output, failure, percentages, run_tool
 from qlaunch.machine.plug_plan import standing_on
+from qlaunch.machine.steps import step
 from qlaunch.store import files
 
 # qemu-img reads all of a large image.
@@ -155,8 +156,10 @@ async def compact(path: str, form: Format, progress: Progress) -> Compacted:
             await _convert(facts, form, part, options, progress)
             await _compare(path, part, form, progress)
             before, after = facts.allocated or 0, os.fstat(fd).st_blocks * 512
+            step("compact: compared")
             if after < before:
                 await finish(asyncio.to_thread(_replace, fd, part, path))
+                step("compact: replaced")
     return Compacted(path=path, before=before, after=min(before, after))
 
 

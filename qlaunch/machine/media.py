@@ -12,10 +12,18 @@ from typing import Any
 from attrs import evolve, frozen
 
 from qlaunch.aio import finish
-from qlaunch.errors import CommandError, ConflictError, NotFoundError, QlaunchError, RefusedError
+from qlaunch.errors import (
+    CommandError,
+    ConflictError,
+    HostError,
+    NotFoundError,
+    QlaunchError,
+    RefusedError,
+)
 from qlaunch.host.image_facts import image_contents, image_facts
 from qlaunch.machine import live
 from qlaunch.machine.machine import Machine
+from qlaunch.machine.steps import step
 from qlaunch.plan.model import Drive, Layer
 from qlaunch.profile.load import load
 from qlaunch.qmp.session import Session
@@ -173,6 +181,7 @@ async def change(
     if path is None and before.node is None:
         return before
     fresh = await _add(machine, drive, path) if path is not None else None
+    step("media: added", machine.process.pid)
     try:
         if drive.kind == "cdrom" and not before.open:
             await _open(machine, before, force=force, tell=tell)
@@ -244,30 +253,39 @@ async def _is_open(machine: Machine, drive: Drive) -> bool:
 
 
 async def _swap(machine: Machine, drive: Drive, before: Tray, fresh: Layer | None) -> None:
-    """Take the old medium out and put the new one in; that is the machine's plan from then on."""
-    session, qdev = machine.talk(), drive.device.id
+    """Take the old medium out and put the new one in. The plan says so before: when that cannot be
+    written, or QEMU does not do it, everything is as it was.
+
+    Raises: HostError, CommandError.
+    """
+    session, qdev, plan = machine.talk(), drive.device.id, machine.plan
+    drives = tuple(
+        evolve(each, medium=fresh) if each.id == drive.id else each for each in plan.drives
+    )
     try:
+        await machine.change_plan(evolve(plan, drives=drives))
+        step("media: planned", machine.process.pid)
         if before.node is not None:
             await _while_open(session, "blockdev-remove-medium", {"id": qdev})
+        step("media: out", machine.process.pid)
         if fresh is not None:
             arguments = {"id": qdev, "node-name": fresh.node}
             await _while_open(session, "blockdev-insert-medium", arguments)
-    except CommandError:
+        step("media: in", machine.process.pid)
+    except (CommandError, HostError):
         if before.node is not None:  # back in with it
             with contextlib.suppress(CommandError):
                 arguments = {"id": qdev, "node-name": before.node}
                 await session.execute("blockdev-insert-medium", arguments)
         if fresh is not None:
             await _remove(machine, fresh.node, fresh.file_node)
+        with contextlib.suppress(HostError):
+            await machine.change_plan(plan)
         raise
     finally:
         if drive.kind == "cdrom":
             with contextlib.suppress(QlaunchError):
                 await session.execute("blockdev-close-tray", {"id": qdev})
-    drives = tuple(
-        evolve(each, medium=fresh) if each.id == drive.id else each for each in machine.plan.drives
-    )
-    await machine.change_plan(evolve(machine.plan, drives=drives))
     if before.node is not None:
         await _remove(machine, before.node, before.file_node)
 

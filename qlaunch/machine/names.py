@@ -7,11 +7,16 @@ import shutil
 
 from qlaunch.errors import ConflictError, QlaunchError
 from qlaunch.profile.load import load
-from qlaunch.store import paths
+from qlaunch.store import files, paths
 
 # In the data folder of a clone until its profile is there: what was killed before is no machine.
 UNFINISHED = ".cloning"
 _RENAME = ".rename~"
+
+
+def complete(name: str) -> None:
+    """Note that the machine has a profile, and so is no half-made clone. Raises: HostError."""
+    files.remove(os.path.join(paths.machine_data(name), UNFINISHED))
 
 
 def own_profiles() -> str:

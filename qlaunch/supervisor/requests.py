@@ -14,7 +14,7 @@ from attrs import evolve
 
 from qlaunch.control import words
 from qlaunch.errors import ConflictError, NotFoundError, UsageError
-from qlaunch.machine import keys, screen
+from qlaunch.machine import keys, names, screen
 from qlaunch.machine.launch import Order
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
@@ -129,6 +129,7 @@ async def start(
         step=step,
     )
     await actor.start(order)
+    names.complete(name)  # a clone may have been killed just before it said so
     request.server.tidy(name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import traceback
@@ -51,5 +52,6 @@ def note_bug(bug: BaseException) -> None:
 
 def note(text: str) -> None:
     """Write a line to the supervisor's log."""
-    sys.stderr.write(f"qlaunch supervisor: {text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk must not end what the line is about
+        sys.stderr.write(f"qlaunch supervisor: {text}\n")
+        sys.stderr.flush()
