@@ -10,7 +10,7 @@ ARGS ?=
 PREFIX ?= $(HOME)/.local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types house sizes format bench golden install clean
+.PHONY: help demo test check lint types house sizes format chaos bench golden install clean
 
 help: ## this list
 	@echo 'qlaunch: what make can do here'
@@ -45,6 +45,10 @@ sizes: $(VENV)/.dev ## functions of at most 50 lines, files of at most 400
 format: $(VENV)/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+chaos: $(VENV)/.dev ## kill everything at random, and look whether anything is lost
+	@tools/bootstrap system test
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.dev ## measure against QEMU with nothing between
 	@tools/bootstrap system demo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 from qlaunch.errors import BusyError, ConflictError, HostError
@@ -14,6 +15,7 @@ from qlaunch.units import short_size
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+_PART = re.compile(r"\.(.+)\.part-[0-9]+", re.DOTALL)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 
@@ -70,6 +72,14 @@ def remove_stale(path: str) -> None:
             part = os.path.join(directory, name)
             if name.startswith(prefix) and pid.isdecimal() and not _has_open(int(pid), part):
                 os.unlink(part)
+
+
+def remove_stale_in(folder: str) -> None:
+    """The same for everything that was being made in `folder`."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if (found := _PART.fullmatch(name)) is not None:
+                remove_stale(os.path.join(folder, found[1]))
 
 
 def _has_open(pid: int, path: str) -> bool:

@@ -26,18 +26,22 @@ def folder(name: str) -> str:
     return os.path.join(paths.machine_data(name), "snapshots")
 
 
+def list_path(name: str) -> str:
+    """The file that names them all."""
+    return os.path.join(folder(name), "timeline.json")
+
+
 def load(name: str) -> Timeline:
     """The machine's snapshots; without any, or when the file is damaged, an empty timeline.
 
     Raises: HostError when it cannot be read.
     """
-    path = os.path.join(folder(name), "timeline.json")
-    return files.load_record(Timeline, path, TIMELINE_VERSION) or Timeline()
+    return files.load_record(Timeline, list_path(name), TIMELINE_VERSION) or Timeline()
 
 
 def save(name: str, timeline: Timeline) -> None:
     """Keep `timeline`: from here on it counts, also after a power cut. Raises: HostError."""
-    files.write_json(os.path.join(folder(name), "timeline.json"), records.to_plain(timeline))
+    files.write_json(list_path(name), records.to_plain(timeline))
 
 
 def file_of(name: str, snapshot: int | str, what: str) -> str:

@@ -21,7 +21,7 @@ from qlaunch.machine.machine import Machine, describe_end
 from qlaunch.plan.model import Plan
 from qlaunch.qmp.session import Event, Session
 from qlaunch.store import events, machines, paths
-from qlaunch.supervisor import policy, reactions
+from qlaunch.supervisor import leftovers, policy, reactions
 from qlaunch.supervisor.tasks import Tasks, guarded
 
 Kind = Literal[
@@ -156,6 +156,7 @@ class Actor:
     async def _launch(self, order: Order) -> None:
         self.note_state("starting")
         self.warnings = order.warnings
+        await leftovers.sweep(self.name)
         async with self._tasks.starts:
             machine = await launch(order)
         self.warnings = order.warnings  # the start may have added one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from qlaunch.errors import QlaunchError
@@ -11,7 +10,7 @@ from qlaunch.machine import revert as reverting
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.unused import drop_unused_nodes
 from qlaunch.store import timeline as store
-from qlaunch.supervisor import continuing, power, unplugging
+from qlaunch.supervisor import continuing, leftovers, power, unplugging
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.benches import live_bench
 from qlaunch.supervisor.tasks import note
@@ -27,6 +26,7 @@ async def recover(server: Server, actor: Actor) -> None:
     that was stopped for a moment goes on; merges go on.
     """
     await unplugging.settle_adopted(actor)
+    await leftovers.remove_half_made(actor.name)
     timeline = store.load(actor.name)
     if timeline == type(timeline)():
         return
@@ -88,4 +88,4 @@ async def _tidy(bench: Bench) -> None:
         await drop_unused_nodes(bench)
     await internal.clear(bench)
     await bench.note_layers()
-    await asyncio.to_thread(store.remove_strays, bench.name, bench.timeline)
+    await leftovers.sweep(bench.name)

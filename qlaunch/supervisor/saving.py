@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
 from attrs import evolve
 
 from qlaunch.aio import finish
+from qlaunch.errors import QlaunchError
 from qlaunch.machine import memory
 from qlaunch.machine.bench import Bench, telling
 from qlaunch.machine.prepare import Prepared
@@ -16,6 +18,7 @@ from qlaunch.machine.snapshot import check_phase
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from qlaunch.supervisor import continuing, power
+from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.benches import live_bench
 from qlaunch.supervisor.request import Request
 from qlaunch.tree.model import Saved
@@ -26,18 +29,29 @@ async def save(request: Request) -> Any:
     begun = time.monotonic()
     name = paths.check_name(request.text("name"))
     actor = await request.actor()
-    async with live_bench(actor, "saving", request.tell) as bench:
-        check_phase(bench)
-        await memory.check_allowed(bench.session)
-        report = await _write(bench)
+    try:
+        async with live_bench(actor, "saving", request.tell) as bench:
+            check_phase(bench)
+            await memory.check_allowed(bench.session)
+            report = await _write(bench)
+    except BaseException:
+        # A client may hang up when all is written already: then it is done all the same.
+        if (await asyncio.to_thread(store.load, name)).saved is not None:
+            with contextlib.suppress(QlaunchError):
+                await finish(_end(actor))
+        raise
     # From here on the memory counts, and the guest has not run since.
-    await finish(power.kill(actor, lambda name, text, seconds: None))
+    await finish(_end(actor))
     return {
         "name": name,
         "state": "saved",
         "memory_bytes": report.bytes,
         "seconds": round(time.monotonic() - begun, 3),
     }
+
+
+async def _end(actor: Actor) -> None:
+    await power.kill(actor, lambda name, text, seconds: None)
 
 
 async def _write(bench: Bench) -> memory.Report:
