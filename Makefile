@@ -10,7 +10,7 @@ ARGS ?=
 PREFIX ?= $(HOME)/.local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types house sizes format chaos bench golden install clean
+.PHONY: help demo test check lint types house sizes format chaos fuzz bench golden install clean
 
 help: ## this list
 	@echo 'qlaunch: what make can do here'
@@ -49,6 +49,9 @@ format: $(VENV)/.dev ## let ruff mend what it can
 chaos: $(VENV)/.dev ## kill everything at random, and look whether anything is lost
 	@tools/bootstrap system test
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: $(VENV)/.dev ## feed the parsers with damaged input
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(VENV)/.dev ## measure against QEMU with nothing between
 	@tools/bootstrap system demo

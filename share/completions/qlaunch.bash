@@ -439,9 +439,9 @@ _qlaunch_verb() {
             values=([--user]='' [--group]='' [--network]='NETWORK')
             ;;
         'doctor')
-            options='--json -q --quiet -v --verbose --no-color -h --help'
+            options='--report --json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
-            values=()
+            values=([--report]='FILE')
             ;;
         'supervisor')
             options='--json -q --quiet -v --verbose --no-color -h --help'

@@ -818,6 +818,7 @@ complete -c qlaunch -n '__qlaunch_is net; and not __qlaunch_action' -s q -l quie
 complete -c qlaunch -n '__qlaunch_is net; and not __qlaunch_action' -s v -l verbose -d 'print more'
 complete -c qlaunch -n '__qlaunch_is net; and not __qlaunch_action' -l no-color -d 'print no colours'
 complete -c qlaunch -n '__qlaunch_is net; and not __qlaunch_action' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is doctor' -l report -rF -d 'write all this, plans and logs into a file to send; secrets are left out'
 complete -c qlaunch -n '__qlaunch_is doctor' -l json -d 'print data for programs'
 complete -c qlaunch -n '__qlaunch_is doctor' -s q -l quiet -d 'print no progress, no notes'
 complete -c qlaunch -n '__qlaunch_is doctor' -s v -l verbose -d 'print more'

@@ -216,7 +216,8 @@ def tell_all(place: Path) -> None:
         with contextlib.suppress(OSError):
             say(f"--- {path}\n{Path(path).read_text(errors='replace')[-4000:]}")
     for timeline in Path(paths.machine_data(NAME)).rglob("timeline.json"):
-        say(timeline.read_text())
+        with contextlib.suppress(OSError):
+            say(timeline.read_text())
     with contextlib.suppress(OSError):
         told = (place / "client.txt").read_text(errors="replace")
         say(f"--- the client\n{told[-2000:]}")

@@ -39,7 +39,9 @@ def list_is_true(attached: tuple[str, ...]) -> list[str]:
     timeline, folder = store.load(NAME), Path(paths.machine_data(NAME))
     needed: set[str] = set(attached)
     found = []
-    for disk in GUESTS:
+    # A disk that was plugged in is gone with QEMU; what it had written stays, as its head.
+    plugged = tuple(f"{ident}.qcow2" for ident in timeline.heads if f"{ident}.qcow2" not in GUESTS)
+    for disk in (*GUESTS, *plugged):
         ident = disk.partition(".")[0]
         names = {timeline.heads.get(ident, disk)}
         names |= {each.layers[ident] for each in timeline.snapshots if ident in each.layers}

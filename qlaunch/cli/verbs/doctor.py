@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from qlaunch.cli import output
@@ -24,8 +25,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  qlaunch doctor            for people\n"
         "  qlaunch doctor --json     for programs\n"
+        "  qlaunch doctor --report   a file for a bug report, without passwords\n"
         "\nexit status: 1 when a line says fail, else 0"
     )
+    parser.add_argument(
+        "--report", nargs="?", const="", metavar="FILE",
+        help="write all this, plans and logs into a file to send; secrets are left out",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,10 +43,22 @@ def run(args: argparse.Namespace) -> int:
         found.append(check)
         if not args.json and not (args.quiet and check.level == OK):
             print_check(check)
+    written = _write_report(args, found) if args.report is not None else None
     failed = any(check.level == FAIL for check in found)
     if args.json:
-        output.print_json({"ok": not failed, "checks": [check.to_dict() for check in found]})
+        answer = {"ok": not failed, "checks": [check.to_dict() for check in found]}
+        output.print_json(answer | ({"report": written} if written else {}))
     return int(failed)
+
+
+def _write_report(args: argparse.Namespace, found: list[Check]) -> str:
+    from qlaunch.cli import bug_report
+
+    path = os.path.abspath(os.path.expanduser(args.report)) if args.report else ""
+    path = path or bug_report.default_path()
+    bug_report.write(path, found)
+    output.note(f"{path} is for a bug report: read it once before you send it", quiet=args.quiet)
+    return path
 
 
 def print_check(check: Check) -> None:
