@@ -61,6 +61,7 @@ golden: $(VENV)/.dev ## rewrite golden files and generated pages; read the diff 
 	$(BIN)/python -m qlaunch.profile.reference
 	$(BIN)/python -m qlaunch.cli.completion
 	$(BIN)/python -m qlaunch.cli.manpage
+	$(BIN)/python -m qlaunch.cli.phrasebook
 	$(BIN)/pytest --golden $$(grep -l golden tests/test_*.py) -m "not (qemu or kvm or guest or netns or spice or fault or systemd or slow)" $(ARGS)
 	@git status --short -- tests docs share || true
 

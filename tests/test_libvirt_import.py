@@ -13,7 +13,8 @@ import pytest
 from qlaunch.argv import command_line
 from qlaunch.errors import ProfileError
 from qlaunch.facts import ImageFacts, NetworkFacts
-from qlaunch.libvirt.domain import Imported, import_domain
+from qlaunch.libvirt.domain import import_domain
+from qlaunch.libvirt.imported import Imported
 from qlaunch.libvirt.report import GROUPS
 from qlaunch.libvirt.xml import MAX_BYTES, read
 from qlaunch.profile.load import loads

@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
-
 from qlaunch.errors import ProfileError
 from qlaunch.libvirt import buses as bus
 from qlaunch.libvirt import cards, lines, parts, passthrough, private, storage
 from qlaunch.libvirt.board import board
 from qlaunch.libvirt.element import Element
 from qlaunch.libvirt.guess import guest
+from qlaunch.libvirt.imported import Imported
 from qlaunch.libvirt.processor import features_of_cpu, processor
 from qlaunch.libvirt.report import Entry, Report
 from qlaunch.libvirt.short import shorten
 from qlaunch.libvirt.text import text_of
 from qlaunch.libvirt.wish import Wish
 from qlaunch.libvirt.xml import Document
-
-
-@frozen(kw_only=True)
-class Imported:
-    """A file of qlaunch, what it is called, and what could not be carried over as it was."""
-
-    name: str
-    text: str
-    report: tuple[Entry, ...]
-    # What the domain is plugged into: networks that must be there.
-    networks: tuple[str, ...] = ()
-
-    @property
-    def unsupported(self) -> tuple[Entry, ...]:
-        return tuple(entry for entry in self.report if entry.group == "not supported")
 
 
 def domain_of(document: Document, shown: str) -> Element:

@@ -20,7 +20,7 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 def text_of(wish: Wish, shown: str, entries: Iterable[Entry]) -> str:
     """The whole file."""
     lines = [*_head(shown, wish, entries), "", "schema = 1"]
-    tables = entries_of(Profile)
+    tables = entries_of(wish.cls)
     top = wish.tables.get("", {})
     lines += _keys("", top, {name: entry.key for name, entry in tables.items()}, wish.comments)
     for name, entry in tables.items():
@@ -50,7 +50,8 @@ def _keys(
 
 def _head(shown: str, wish: Wish, entries: Iterable[Entry]) -> Iterator[str]:
     file = plain(shown.rpartition("/")[2]) or "XML"
-    yield f"# Made by `qlaunch import` from {file}, a domain of libvirt."
+    what = "a domain" if wish.cls is Profile else "a network"
+    yield f"# Made by `qlaunch import` from {file}, {what} of libvirt."
     for line in _wrapped(wish.comments.get("description", "")):
         yield f"# {line}"
     lost = [entry for entry in entries if entry.group == "not supported"]

@@ -25,6 +25,7 @@ class Wish:
     """Values by table and key, `""` for the top of the file; items of arrays in their order."""
 
     report: Report
+    cls: type = Profile
     tables: dict[str, dict[str, Any]] = Factory(dict)
     items: dict[str, list[dict[str, Any]]] = Factory(dict)
     comments: dict[str, str] = Factory(dict)
@@ -45,8 +46,8 @@ class Wish:
     def say(self, element: Element, name: str, value: object, comment: str = "") -> None:
         """Let the profile say `table.key`, unless the key does not take this value."""
         table, _, key = name.rpartition(".")
-        entries = entries_of(Profile)
-        entry = entries_of(entries[table].item or Profile)[key] if table else entries[key]
+        entries = entries_of(self.cls)
+        entry = entries_of(entries[table].item or self.cls)[key] if table else entries[key]
         if problem := _problem(entry, value):
             self._refused(element, name, problem)
             return
@@ -87,7 +88,7 @@ class Wish:
         comment: str = "",
     ) -> None:
         """Let an item of an array say a key, unless the key does not take this value."""
-        cls = entries_of(Profile)[array].item
+        cls = entries_of(self.cls)[array].item
         assert cls is not None
         name = f"{array}.{item['id']}.{key}"
         if problem := _problem(entries_of(cls)[key], value):

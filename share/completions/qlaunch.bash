@@ -329,8 +329,8 @@ _qlaunch_verb() {
             values=([--guest]='@windows-xp windows-2000 windows-7 windows-10 windows-11 linux bsd dos other' [--iso]='FILE' [--disk]='' [--data-disk]='' [--memory]='' [--cpus]='' [--path]='FILE')
             ;;
         'import')
-            options='--name -o --output --stdout --strict --json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('FILE')
+            options='--name -o --output --stdout --strict --from-libvirt --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE*')
             values=([--name]='' [-o]='FILE' [--output]='FILE')
             ;;
         'export')

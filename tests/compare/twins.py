@@ -13,8 +13,9 @@ from attrs import evolve, frozen
 
 from qlaunch.argv import command_line
 from qlaunch.facts import ImageFacts, NetworkFacts
-from qlaunch.libvirt.domain import Imported, domain_of, import_domain
+from qlaunch.libvirt.domain import domain_of, import_domain
 from qlaunch.libvirt.element import Element
+from qlaunch.libvirt.imported import Imported
 from qlaunch.libvirt.render import element, render
 from qlaunch.libvirt.xml import read
 from qlaunch.profile.load import loads
