@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from qlaunch.cli import definitions, output
+from qlaunch.cli import output
 from qlaunch.errors import (
     ConflictError,
     HostError,
@@ -184,7 +184,7 @@ def _tell(shown: str, made: Imported, target: str | None) -> None:
         output.note(f"it is plugged into the network {network}: `qlaunch import` reads those, too")
     if target is None:
         return
-    output.note(f"wrote {definitions.shown(target)}")
+    output.note(f"wrote {target}")
     name = made.name
     if made.kind == "network":
         output.note(f"    look: qlaunch net show {name}   make it: qlaunch net up {name}")

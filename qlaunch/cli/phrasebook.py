@@ -54,11 +54,13 @@ domid DOM | ps xp --json |
 domuuid DOM | status xp --json |
 domname ID | ps |
 domstats DOM | status xp --json |
+cpu-stats DOM | top xp |
+virt-top | top |
 domcontrol DOM | status xp |
 domdirtyrate-calc | qmp xp calc-dirty-rate calc-time=1 |
 schedinfo DOM | edit xp | `[limits]`
 # Processors and memory
-setmem DOM 524288 | qmp xp balloon value=536870912 | live; `memory.current` in the profile
+setmem DOM 524288 | set xp memory.current=512MiB | live; `--persist`: in the profile, too
 setmaxmem DOM | edit xp | `memory.size`
 dommemstat DOM | qmp xp query-balloon |
 setvcpus DOM 4 | edit xp | `cpu.count`; counts from the next start
@@ -67,8 +69,10 @@ vcpuinfo DOM | qmp xp query-cpus-fast |
 vcpupin DOM | edit xp | `limits.cpus`, for all of them together
 emulatorpin DOM | edit xp | `limits.cpus`
 maxvcpus | doctor |
-dump DOM FILE | qmp xp dump-guest-memory paging=false protocol=file:/tmp/core |
-inject-nmi DOM | qmp xp inject-nmi |
+dump DOM FILE --memory-only | dump xp core |
+inject-nmi DOM | nmi xp |
+shutdown DOM --mode acpi | inject xp power-button | once, and nobody waits
+dompmwakeup DOM | inject xp wakeup |
 # Screen, keyboard, console
 console DOM | console xp | Ctrl-] leaves
 console DOM --force | console xp | several may look on; one types
@@ -95,7 +99,7 @@ blockpull DOM vda | snapshot delete xp clean | what is deleted is merged into wh
 blockjob DOM vda | jobs xp |
 blockjob DOM vda --abort | jobs xp --cancel disk0-move |
 blockjob DOM vda 100 | jobs xp --limit 100MiB |
-blkdeviotune DOM vda | edit xp | `iops`, `bps` of a [[disk]]
+blkdeviotune DOM vda | set xp disk.disk0.iops=300 | live; 0 takes the limit out
 domblkthreshold DOM vda | | there is no such event; `disk info` shows sizes
 change-media DOM hdc FILE --update | media xp tools.iso |
 change-media DOM hdc --eject | media xp --eject |
@@ -141,7 +145,9 @@ guestinfo DOM | status xp |
 qemu-agent-command DOM | status xp | the agent is the machine's own
 qemu-monitor-command DOM --hmp | hmp xp info block |
 qemu-monitor-command DOM | qmp xp query-block |
-event --loop | logs xp -f |
+event --loop | events -f |
+event --domain DOM | events xp -f --json | for programs
+event --timestamp | events --since 1h | what was missed, too
 # Networks
 net-list --all | net list |
 net-define FILE | import net.xml | writes networks/NAME.toml
@@ -160,11 +166,11 @@ net-name UUID | net list |
 iface-bridge eth0 br0 | net uplink br0 eth0 | a bridge over an interface, with a way back
 nwfilter-list | edit xp | `filter` of a [[nic]]: clean, mac, none
 # Storage
-vol-create-as POOL NAME 20G | disk create data.qcow2 20GiB |
-vol-create-as POOL NAME --backing-vol | disk create top.qcow2 --backing base.qcow2 |
-vol-info VOL | disk info data.qcow2 |
-vol-resize VOL 30G | disk resize xp disk0 30GiB |
-vol-clone VOL NEW | clone xp xp2 |
+vol-create-as POOL NAME 20G | image create data.qcow2 20GiB |
+vol-create-as POOL NAME --backing-vol | image create top.qcow2 --backing base.qcow2 |
+vol-info VOL | image info data.qcow2 |
+vol-resize VOL 30G | image resize data.qcow2 30GiB |
+vol-clone VOL NEW | image convert data.qcow2 copy.qcow2 |
 vol-delete VOL | | a file is a file: `rm data.qcow2`
 vol-dumpxml VOL | image chain data.qcow2 | with all that it stands on
 vol-list POOL | disk info xp | disks are files; there are no pools

@@ -9,11 +9,11 @@ from qlaunch.libvirt.export_drives import disks
 from qlaunch.libvirt.export_places import alias, named, order, pci, usb
 from qlaunch.libvirt.filled import drives_of, is_q35
 from qlaunch.libvirt.render import element
-from qlaunch.plan.boot import DEFAULT_ORDER
 from qlaunch.plan.lines import WEBDAV
 from qlaunch.plan.pci import parse, parse_port
 from qlaunch.profile.devices import Nic
 from qlaunch.profile.model import Profile
+from qlaunch.profile.tables import BOOT_ORDER
 
 _USB = {"xhci": "qemu-xhci"}
 _VIDEOS = {"std": "vga"}
@@ -53,7 +53,7 @@ def _turns(whole: Profile) -> dict[str, int]:
         "network": [nic.id for nic in whole.nic],
     }
     found: dict[str, int] = {}
-    for word in whole.boot.order or DEFAULT_ORDER:
+    for word in whole.boot.order or BOOT_ORDER:
         for ident in kinds.get(word, [word]):
             found.setdefault(ident, len(found) + 1)
     return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 from attrs import evolve
 
 from qlaunch.plan.board import topology
-from qlaunch.plan.guests import defaults_of
 from qlaunch.plan.lines import GUEST_AGENT, SPICE_AGENT, WEBDAV
 from qlaunch.plan.notes import Notes
 from qlaunch.profile.devices import Cdrom, Channel, Disk
+from qlaunch.profile.guests import defaults_of
 from qlaunch.profile.model import Profile
 
 _USB_INPUTS = ("usb-tablet", "usb-mouse", "usb-kbd")

@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any
 
 from qlaunch.libvirt.wish import Wish
-from qlaunch.plan.boot import DEFAULT_ORDER
-from qlaunch.plan.guests import GuestDefaults, defaults_of
 from qlaunch.profile.extends import BASE_OF_GUEST
 from qlaunch.profile.fields import entries_of
+from qlaunch.profile.guests import GuestDefaults, defaults_of
 from qlaunch.profile.load import loads
 from qlaunch.profile.model import Profile
+from qlaunch.profile.tables import BOOT_ORDER
 
 _MIB = 1 << 20
 # What the plan takes where neither profile nor base says it. What depends on more is below.
@@ -136,7 +136,7 @@ def _order(wish: Wish) -> None:
         # libvirt's kinds mean the first device of each.
         words = [kind if len(ids[kind]) == 1 else ids[kind][0] for kind in kinds if ids[kind]]
         meant = [ids[kind][0] for kind in kinds if ids[kind]]
-    usual = [ident for kind in DEFAULT_ORDER for ident in ids[kind]]
+    usual = [ident for kind in BOOT_ORDER for ident in ids[kind]]
     if meant != usual and words:
         wish.tables["boot"]["order"] = tuple(words)
 

@@ -10,14 +10,16 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
-
 from qlaunch.errors import ConflictError, HostError, ProfileError
 from qlaunch.profile.fields import entries_of
 from qlaunch.profile.load import loads
 from qlaunch.profile.model import Profile
 from qlaunch.store import files
+
+# tomlkit is for edits alone: who only writes a text need not wait for it.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import tomlkit
 
 Table = MutableMapping[str, Any]
 PROFILE_MODE = 0o644
@@ -114,6 +116,9 @@ def read(path: str) -> str:
 
 
 def _parsed(text: str, path: str) -> tomlkit.TOMLDocument:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     try:
         return tomlkit.parse(text)
     except (TOMLKitError, RecursionError) as error:
@@ -123,6 +128,8 @@ def _parsed(text: str, path: str) -> tomlkit.TOMLDocument:
 def renamed(path: str, *, new: str, old_data: str, new_data: str) -> str:
     """The text of the profile `path` for the machine's new name: `name`, where it is said, and
     every path into its old data folder."""
+    import tomlkit
+
     document = _parsed(read(path), path)
     if "name" in document:
         document["name"] = new
@@ -158,6 +165,8 @@ def cloned(
 
     Raises: ProfileError.
     """
+    import tomlkit
+
     document = _parsed(read(path), path)
     if os.path.dirname(os.path.realpath(path)) != os.path.dirname(os.path.realpath(target)):
         _make_absolute(document, Profile, os.path.dirname(os.path.abspath(path)))
@@ -195,6 +204,8 @@ def _items(document: Table, name: str) -> list[Table]:
 
 def _said_item(document: Table, name: str, ident: str) -> Table:
     """The `[[name]]` with the id `ident`, added if the file does not say it itself."""
+    import tomlkit
+
     for item in _items(document, name):
         if item.get("id") == ident:
             return item
@@ -207,6 +218,8 @@ def _said_item(document: Table, name: str, ident: str) -> Table:
 
 
 def _said_table(document: Table, name: str) -> Table:
+    import tomlkit
+
     if name not in document:
         document[name] = tomlkit.table()
     table: Table = document[name]

@@ -10,9 +10,9 @@ from attrs import frozen
 
 from qlaunch.facts import Facts
 from qlaunch.plan.draft import Draft
-from qlaunch.plan.guests import defaults_of
 from qlaunch.plan.model import Board, Leases
 from qlaunch.plan.notes import Notes
+from qlaunch.profile.guests import defaults_of
 from qlaunch.profile.model import Profile
 from qlaunch.units import format_size, short_size
 

@@ -9,9 +9,8 @@ from attrs import evolve, frozen
 
 from qlaunch.plan.draft import Draft
 from qlaunch.plan.model import BootPlan, Device, Disk, Drive, Nic
-from qlaunch.profile.tables import BOOT_KINDS
+from qlaunch.profile.tables import BOOT_KINDS, BOOT_ORDER
 
-DEFAULT_ORDER = ("disk", "cdrom", "floppy")
 _FLOPPY_TURN = 1000
 _NEVER = -1
 
@@ -87,7 +86,7 @@ class Order:
 def order(draft: Draft, candidates: Candidates) -> Order:
     """Who is tried at which turn. A turn is never 0: that is `boot.kernel`'s."""
     wish, floppies = draft.profile.boot, candidates.kinds["floppy"]
-    later = _expand(draft, candidates, wish.order or DEFAULT_ORDER, "boot.order")
+    later = _expand(draft, candidates, wish.order or BOOT_ORDER, "boot.order")
     first = later if not wish.once or once_is_done(draft) else _once_first(draft, candidates, later)
     # The boot index of a floppy cannot be changed while QEMU runs, so the others go around it;
     # one that is tried only once comes last from then on.

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from attrs import Factory, define
 
 from qlaunch.facts import Facts
-from qlaunch.plan.guests import GuestDefaults, defaults_of
 from qlaunch.plan.model import Device, Leases, Places
 from qlaunch.plan.notes import Notes
 from qlaunch.plan.pci import Pci
 from qlaunch.plan.seats import Seats
+from qlaunch.profile.guests import GuestDefaults, defaults_of
 from qlaunch.profile.model import Profile
 
 

@@ -6,6 +6,8 @@ from attrs import frozen
 
 from qlaunch.profile import fields as key
 
+# What is tried where the profile does not say it.
+BOOT_ORDER = ("disk", "cdrom", "floppy")
 BOOT_KINDS = ("disk", "cdrom", "floppy", "network")
 
 

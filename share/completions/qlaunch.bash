@@ -230,7 +230,37 @@ _qlaunch_verb() {
             ;;
         'image')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@chain' 'FILE')
+            kinds=('@chain info create resize convert check')
+            values=()
+            ;;
+        'image chain')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE')
+            values=()
+            ;;
+        'image info')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('IMAGE')
+            values=()
+            ;;
+        'image create')
+            options='--format --backing --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE' '')
+            values=([--format]='@qcow2 raw' [--backing]='FILE')
+            ;;
+        'image resize')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE' '')
+            values=()
+            ;;
+        'image convert')
+            options='--format --from --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE' '')
+            values=([--format]='@qcow2 raw' [--from]='@qcow2 raw vmdk vdi vhdx vpc qed')
+            ;;
+        'image check')
+            options='--repair --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('IMAGE')
             values=()
             ;;
         'nic')

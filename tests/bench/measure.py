@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import page, process, travel
+from tests.bench import domain, page, process, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -67,6 +67,7 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
     for count in effort.starts:
         say(f"adoption of {count}")
         yield _adoption(place, count, effort)
+    yield from domain.measure(place, effort.ps, say)
     yield from travel.measure(place, effort.travels, say)
     yield from page.measure(place, effort.adoptions, say)
 

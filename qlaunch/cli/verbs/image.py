@@ -1,10 +1,11 @@
-"""`qlaunch image`."""
+"""`qlaunch image`: image files, whoever's they are. What a machine has running is not touched."""
 
 from __future__ import annotations
 
 import os
 
 from qlaunch.cli import output
+from qlaunch.cli.verbs import disk
 from qlaunch.errors import NotFoundError
 from qlaunch.units import short_size
 
@@ -13,16 +14,89 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+SOURCES = ("qcow2", "raw", "vmdk", "vdi", "vhdx", "vpc", "qed")
+FORMATS = ("qcow2", "raw")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Work on image files: look at them, make, enlarge, convert and check them. What a\n"
+        "running machine holds is refused; `qlaunch disk` works on the disks of machines."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch image chain xp_c.snap3.qcow2      a picture of what it stands on\n"
+        "  qlaunch image convert old.vmdk xp.qcow2   from another program\n"
+        "  qlaunch image resize data.qcow2 +10GiB"
+    )
+
+
+def _chain_parser(parser: argparse.ArgumentParser) -> None:
     parser.description = "Show an image and all that it stands on, and who uses each of them."
     parser.epilog = "examples:\n  qlaunch image chain xp_c.snap3.qcow2"
-    parser.add_argument("action", choices=("chain",), help="what to show")
     parser.add_argument("file", metavar="FILE", help="the image")
 
 
+def _resize_parser(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make an image larger. One that a machine has is resized with `qlaunch disk resize`, also\n"
+        "while it runs. An image cannot be made smaller: what is at its end would be lost."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch image resize data.qcow2 40GiB\n"
+        "  qlaunch image resize data.qcow2 +10GiB"
+    )
+    parser.add_argument("file", metavar="FILE", help="the image")
+    parser.add_argument("size", metavar="SIZE", help="how large, or with a + how much larger")
+
+
+def _convert_parser(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write an image anew, whole and in another format: those of VMware (vmdk), VirtualBox\n"
+        "(vdi) and Hyper-V (vhdx, vpc) are read, too. What it stands on is taken in. The old\n"
+        "image stays, and what exists is never replaced."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch image convert old.vmdk xp.qcow2\n"
+        "  qlaunch image convert xp.qcow2 xp.img --format raw\n"
+        "  qlaunch image convert disk.bin xp.qcow2 --from raw"
+    )
+    parser.add_argument("file", metavar="FILE", help="the image")
+    parser.add_argument("target", metavar="NEWFILE", help="the image to make")
+    parser.add_argument("--format", choices=FORMATS, default="qcow2", help="(default: qcow2)")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=SOURCES,
+        help="the old format (default: as its name ends, else as its header says)",
+    )
+
+
+ACTIONS = {
+    "chain": ("show what an image stands on", _chain_parser),
+    "info": ("show an image and who uses it", disk.ACTIONS["info"][1]),
+    "create": ("make an image", disk.ACTIONS["create"][1]),
+    "resize": ("make an image larger", _resize_parser),
+    "convert": ("write an image anew in another format", _convert_parser),
+    "check": ("check an image, and mend it", disk.ACTIONS["check"][1]),
+}
+
+
 def run(args: argparse.Namespace) -> int:
-    rows = _chain(os.path.abspath(args.file))
+    if args.action == "chain":
+        return _chain(args)
+    from qlaunch.cli import image_files, images
+
+    return {
+        "info": images.info, "create": images.create, "check": images.check,
+        "resize": image_files.resize, "convert": image_files.convert,
+    }[args.action](args)  # fmt: skip
+
+
+def _chain(args: argparse.Namespace) -> int:
+    rows = chain_of(os.path.abspath(args.file))
     if args.json:
         output.print_json({"file": rows[0]["path"], "chain": rows})
         return 0
@@ -37,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chain(path: str) -> list[dict[str, Any]]:
+def chain_of(path: str) -> list[dict[str, Any]]:
     """Raises: NotFoundError."""
     from qlaunch.host.image_facts import chain_facts
     from qlaunch.machine.claims import Claims, claimants
