@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_a_nat_network_gives_addresses_names_and_the_outside(lab: Lab) -> None:
         lab.outside.ip(f"route add 192.168.150.0/24 via {lab.HOST}")
         assert lab.unreached(lab.outside, "192.168.150.77", 81)
     assert alpha.pings(lab.SERVER)
+    known = asyncio.run(lab.service.addresses("alpha", "net0"))
+    assert known[alpha.attached.ipv4 or ""] == ("reservation", "lease", "learnt", "neighbour")
+    assert known[alpha.attached.ipv6 or ""][:2] == ("reservation", "learnt")
+    # What was learnt stays when the rules are changed.
+    lab.guest("gamma")
+    again = asyncio.run(lab.service.addresses("alpha", "net0"))
+    assert "learnt" in again[alpha.attached.ipv4 or ""]
     assert lab.log() == ""
 
 
@@ -174,7 +182,15 @@ def test_a_bridge_of_somebody_else_is_used_and_left_alone(lab: Lab) -> None:
     one, two = lab.guest("one", "lan"), lab.guest("two", "lan")
     one.space.ip("address add 10.5.0.1/24 dev eth0")
     two.space.ip("address add 10.5.0.2/24 dev eth0")
+    one.space.ip("address add 2001:db8:5::1/64 dev eth0 nodad")
+    two.space.ip("address add 2001:db8:5::2/64 dev eth0 nodad")
     assert one.pings("10.5.0.2")
+    assert one.pings("2001:db8:5::2")
+    # Nobody gave them these addresses, and this computer has none there: they were seen.
+    for guest, addresses in ((one, ["10.5.0.1", "2001:db8:5::1"]), (two, ["10.5.0.2"])):
+        known = asyncio.run(lab.service.addresses(guest.name, "net0"))
+        assert set(addresses) <= set(known)
+        assert all("learnt" in known[each] for each in addresses)
     after = lab.host.link("br0")
     assert after
     assert after["address"] == before["address"]

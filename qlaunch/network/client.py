@@ -166,6 +166,14 @@ class Service:
         answer, _ = await self._request("nics", {})
         return tuple(_record(NicState, each) for each in answer["nics"])
 
+    async def addresses(self, machine: str, nic: str) -> dict[str, tuple[str, ...]]:
+        """The addresses of a card that is plugged in, each with where it is known from, the surest
+        first: `reservation`, `lease`, `learnt` (from what it sends), `neighbour`."""
+        answer, _ = await self._request("addresses", {"machine": machine, "nic": nic})
+        return {
+            str(each["address"]): tuple(map(str, each["sources"])) for each in answer["addresses"]
+        }
+
     async def dial(self, ifname: str, address: str, port: int) -> socket.socket:
         """A TCP connection to `port` of the guest behind the TAP `ifname`, made where its network
         is. Non-blocking.

@@ -13,7 +13,7 @@ import subprocess
 from functools import cache
 
 from qlaunch.errors import HostError
-from qlaunch.plan.networks.rules import FINGERPRINT
+from qlaunch.plan.networks.rules import FINGERPRINT, LEARNT, LEARNT_SETS
 
 LIBRARY = "libnftables.so.1"
 TOOL_TIMEOUT = 20.0
@@ -96,6 +96,23 @@ def _refused(words: str) -> HostError:
     elif "No such file" in words or "not supported" in words.lower():
         hint = "does this kernel have nftables? modprobe nf_tables"
     return HostError(f"nftables refuses the rules: {told.strip()}", hint=hint)
+
+
+def learnt(ifname: str, mac: str) -> list[str]:
+    """The addresses that the card behind the TAP `ifname` was seen to use. Raises: HostError."""
+    found = []
+    for name in LEARNT_SETS:
+        try:
+            said = json.loads(run(f"list set {LEARNT} {name}", as_json=True) or "{}")
+        except HostError:  # nothing was ever learnt
+            continue
+        for each in said.get("nftables", ()):
+            for element in each.get("set", {}).get("elem", ()):
+                value = element.get("elem", {}).get("val", {}) if isinstance(element, dict) else {}
+                words = value.get("concat", [])
+                if words[:2] == [ifname, mac]:
+                    found.append(str(words[2]))
+    return sorted(found)
 
 
 def fingerprint() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from attrs import evolve
 
 from qlaunch.errors import ConflictError, HostError, NotFoundError, QlaunchError
 from qlaunch.host.ports import port_holder
-from qlaunch.network import tap
+from qlaunch.network import links, tap
 from qlaunch.network.carry import Carrier
 from qlaunch.network.client import NetworkState
 from qlaunch.network.dnsmasq import Dnsmasq
@@ -126,7 +127,7 @@ class Networks:
     def states(self) -> list[NetworkState]:
         """Every network that has a file or is there."""
         wanted, cards = self.files.wanted(), self.cards()
-        links = look_at_links(self._netlink).links
+        present = look_at_links(self._netlink).links
         files = self.network_files()
         found = []
         for name in sorted({*files, *wanted}):
@@ -136,7 +137,7 @@ class Networks:
             except QlaunchError as error:
                 wish, problem = None, error.message
             bridge = net.bridge if net else wish.bridge or f"ql-{name}"[:15] if wish else ""
-            there = bridge in links
+            there = bridge in present
             foreign = wish is not None and wish.mode in ("bridge", "uplink")
             up = there if foreign or net else False
             found.append(
@@ -325,6 +326,15 @@ class Networks:
         fresh = evolve(card, network=name, ipv4=None, ipv6=None)
         return settle_card(fresh, net, self.cards(), self._guests(net))
 
+    def neighbours(self, card: Card) -> list[str]:
+        """The addresses of the card's guest that this computer has talked to lately."""
+        found = links.neighbours(self._netlink)
+        return sorted(
+            each.address
+            for each in found
+            if each.mac == card.mac and not ipaddress.ip_address(each.address).is_link_local
+        )
+
     def change(self, card: Card) -> None:
         """Have the card that is plugged in be as `card`. Raises: ConflictError, HostError."""
         others = [other for other in self.cards() if other.ifname != card.ifname]
@@ -347,10 +357,8 @@ class Networks:
         """Forget `card`: its filter stays in the way of its TAP, which is taken off the bridge."""
         link = look_at_links(self._netlink).links.get(card.ifname)
         if link is not None and link.index == card.index and link.alias.startswith(CARD_ALIAS):
-            from qlaunch.network.links import set_link
-
             self._netlink.do(
-                set_link(link.index, link.name, master=0, up=False), but=(errno.ENODEV,)
+                links.set_link(link.index, link.name, master=0, up=False), but=(errno.ENODEV,)
             )
         self.files.remove_card(card)
         self.reconcile()

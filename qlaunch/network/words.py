@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import grp
 import os
-import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 
 from attrs import evolve, frozen
 
@@ -21,25 +20,21 @@ from qlaunch.errors import (
     UsageError,
 )
 from qlaunch.host.users import user_name
-from qlaunch.network import tap, wire
+from qlaunch.network import asked, nft, tap, wire
 from qlaunch.network.client import Lease, NicState
 from qlaunch.network.dialing import dial
 from qlaunch.network.dnsmasq import Dnsmasq
 from qlaunch.network.service import Networks
-from qlaunch.plan.forwards import Forward, canonical
-from qlaunch.plan.model import Attachment, Filter
+from qlaunch.plan.forwards import Forward
+from qlaunch.plan.model import Filter
 from qlaunch.plan.networks import access
 from qlaunch.plan.networks.addresses import by_mac
 from qlaunch.plan.networks.model import Card, Desired, Net
 from qlaunch.profile.access import load_access
-from qlaunch.profile.fields import MAC_ADDRESS
 from qlaunch.profile.network import NETWORK_NAME
 
 _SO_PEERGROUPS = 59
 _MOST_BYTES = 1024  # more than that getsockopt of Python does not take
-_MACHINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}")
-_NIC = re.compile(r"[a-z][a-z0-9_-]{0,19}")
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 Answer = tuple[wire.Message, list[int]]
 
@@ -136,7 +131,7 @@ class Words:
         return {"nics": [records.to_plain(state) for state in states]}, []
 
     async def _on_leases(self, peer: Peer, message: wire.Message) -> Answer:
-        name = _text(message, "network", NETWORK_NAME) if message.get("network") else None
+        name = asked.text(message, "network", NETWORK_NAME) if message.get("network") else None
         rights = self._require(peer, name)
         if name is not None:
             self.networks.wish(name)
@@ -149,10 +144,34 @@ class Words:
                 found += [_known(lease, cards.get((each, lease.mac))) for lease in leases]
         return {"leases": [records.to_plain(each) for each in found]}, []
 
+    async def _on_addresses(self, peer: Peer, message: wire.Message) -> Answer:
+        """The addresses of a card, and where each is known from; a guest may claim what it likes
+        where it has no filter."""
+        machine, nic = asked.who(message)
+        card = self.networks.find(self._whose(peer), machine, nic)
+        known = self._known(card)
+        plain = [{"address": each, "sources": sources} for each, sources in known.items()]
+        return {"addresses": plain}, []
+
+    def _known(self, card: Card) -> dict[str, list[str]]:
+        """The addresses of the card's guest, each with its sources, the surest first."""
+        state = _nic(card, self.networks.files.wanted().get(card.network))
+        leases = Dnsmasq(card.network, self.networks.files).leases()
+        found: dict[str, list[str]] = {}
+        for source, addresses in (
+            ("reservation", [at for at in (state.ipv4, state.ipv6) if at]),
+            ("lease", [each.address for each in leases if each.mac == card.mac]),
+            ("learnt", nft.learnt(card.ifname, card.mac)),
+            ("neighbour", self.networks.neighbours(card)),
+        ):
+            for address in addresses:
+                found.setdefault(address, []).append(source)
+        return found
+
     # ---- cards ----------------------------------------------------------------------------------
 
     async def _on_attach(self, peer: Peer, message: wire.Message) -> Answer:
-        card, wanted = _card(peer, message)
+        card, wanted = asked.card(peer.uid, message)
         rights = self._require(peer, wanted.network)
         with self.networks.locked():
             have = self.networks.cards()
@@ -183,30 +202,30 @@ class Words:
         return answer, [*fds, *vhost]
 
     async def _on_detach(self, peer: Peer, message: wire.Message) -> Answer:
-        machine, nic = _who(message)
+        machine, nic = asked.who(message)
         with self.networks.locked():
             self.networks.unplug(self.networks.find(self._whose(peer), machine, nic))
         return {}, []
 
     async def _on_change(self, peer: Peer, message: wire.Message) -> Answer:
-        machine, nic = _who(message)
+        machine, nic = asked.who(message)
         with self.networks.locked():
             card = self.networks.find(self._whose(peer), machine, nic)
             rights = self._require(peer, card.network)
             net = self.networks.files.wanted().get(card.network)
             forwards, wanted, link = (message.get(word) for word in ("forwards", "filter", "link"))
             if forwards is not None:
-                card = evolve(card, forwards=_forwards(forwards))
+                card = evolve(card, forwards=asked.forwards(forwards))
                 access.check_forwards(rights, [Forward.parse(text) for text in card.forwards])
             if wanted is not None:
-                _one_of("filter", wanted, ("clean", "mac", "none"))
+                asked.one_of("filter", wanted, ("clean", "mac", "none"))
                 access.check_filter(rights, net or self.networks.decided(card.network), wanted)
                 card = evolve(card, filter=cast("Filter", wanted))
             if link is not None:
-                _one_of("link", link, ("up", "down"))
+                asked.one_of("link", link, ("up", "down"))
                 card = evolve(card, link=link)
             if (other := message.get("network")) is not None:
-                card = self._moved(peer, card, _match("network", str(other), NETWORK_NAME))
+                card = self._moved(peer, card, asked.match("network", str(other), NETWORK_NAME))
             self.networks.change(card)
         return {}, []
 
@@ -218,17 +237,16 @@ class Words:
         return self.networks.moved(card, network)
 
     async def _on_dial(self, peer: Peer, message: wire.Message) -> Answer:
-        ifname = _text(message, "ifname", r"[A-Za-z0-9_.-]{1,15}")
-        address, port = _text(message, "address", r"[0-9a-fA-F.:]{2,45}"), message.get("port")
+        ifname = asked.text(message, "ifname", r"[A-Za-z0-9_.-]{1,15}")
+        address, port = asked.text(message, "address", r"[0-9a-fA-F.:]{2,45}"), message.get("port")
         if type(port) is not int or not 0 < port < 65536:
             raise UsageError("port is 1 to 65535")
         user = self._whose(peer)
         cards = [c for c in self.networks.cards() if c.ifname == ifname and user in (None, c.user)]
         if not cards:
             raise NotFoundError(f"no card of yours is plugged into {ifname}")
-        nic = _nic(cards[0], self.networks.files.wanted().get(cards[0].network))
-        if address not in (nic.ipv4, nic.ipv6):
-            raise RefusedError(f"{address} is no address of {nic.machine} {nic.nic}")
+        if address not in self._known(cards[0]):
+            raise RefusedError(f"{address} is no address of {cards[0].machine} {cards[0].nic}")
         return {}, [await dial(address, port)]
 
     def _whose(self, peer: Peer) -> int | None:
@@ -238,7 +256,7 @@ class Words:
     # ---- networks -------------------------------------------------------------------------------
 
     async def _on_up(self, peer: Peer, message: wire.Message) -> Answer:
-        name = _text(message, "network", NETWORK_NAME)
+        name = asked.text(message, "network", NETWORK_NAME)
         self._require_owner(peer, "making a network")
         with self.networks.locked():
             net, done = self.networks.bring_up(name)
@@ -246,7 +264,7 @@ class Words:
         return {"network": records.to_plain(net), "steps": [step.about for step in done]}, []
 
     async def _on_down(self, peer: Peer, message: wire.Message) -> Answer:
-        name = _text(message, "network", NETWORK_NAME)
+        name = asked.text(message, "network", NETWORK_NAME)
         self._require_owner(peer, "taking a network down")
         with self.networks.locked():
             done = self.networks.take_down(name, force=message.get("force") is True)
@@ -257,7 +275,7 @@ class Words:
         self._require_owner(peer, "looking at what would be done")
         desired = self.networks.desired()
         if message.get("network") is not None:
-            net = self.networks.decided(_text(message, "network", NETWORK_NAME))
+            net = self.networks.decided(asked.text(message, "network", NETWORK_NAME))
             others = tuple(each for each in desired.nets if each.name != net.name)
             desired = Desired(nets=(*others, net), cards=desired.cards)
         found = self.networks.plan(desired)
@@ -265,7 +283,7 @@ class Words:
         return {"steps": plain}, []
 
     async def _on_show(self, peer: Peer, message: wire.Message) -> Answer:
-        name = _text(message, "network", NETWORK_NAME)
+        name = asked.text(message, "network", NETWORK_NAME)
         self._require(peer, name)
         net = self.networks.files.wanted().get(name) or self.networks.decided(name)
         state = next(each for each in self.networks.states() if each.name == name)
@@ -310,84 +328,3 @@ def _nic(card: Card, net: Net | None) -> NicState:
 
 def _known(lease: Lease, card: Card | None) -> Lease:
     return lease if card is None else evolve(lease, machine=card.machine, nic=card.nic)
-
-
-def _card(peer: Peer, message: wire.Message) -> tuple[Card, Attachment]:
-    """The card that `message` describes, every word of it checked. Raises: UsageError."""
-    machine, nic = _who(message)
-    try:
-        wanted = records.from_plain(Attachment, message.get("attachment"))
-    except records.RecordError as error:
-        raise UsageError(f"the card cannot be read: {error}") from None
-    _match("network", wanted.network, NETWORK_NAME)
-    _match("mac", wanted.mac, MAC_ADDRESS["pattern"])
-    if wanted.hostname:
-        _match("hostname", wanted.hostname, _HOST_NAME.pattern)
-    if not 0 < wanted.queues <= tap.MAX_QUEUES:
-        raise UsageError(f"queues are 1 to {tap.MAX_QUEUES}")
-    for word, version in ((wanted.ipv4, 4), (wanted.ipv6, 6)):
-        if word is not None:
-            _check_address(word, version)
-    return (
-        Card(
-            user=peer.uid,
-            machine=machine,
-            nic=nic,
-            network=wanted.network,
-            mac=wanted.mac.lower(),
-            ifname="",
-            ipv4=wanted.ipv4,
-            ipv6=wanted.ipv6,
-            filter=wanted.filter,
-            forwards=_forwards(list(wanted.forwards)),
-            hostname=wanted.hostname,
-        ),
-        wanted,
-    )
-
-
-def _check_address(text: str, version: int) -> None:
-    import ipaddress
-
-    try:
-        good = ipaddress.ip_address(text).version == version
-    except ValueError:
-        good = False
-    if not good:
-        raise UsageError(f"{text[:60]!r} is no IPv{version} address")
-
-
-def _forwards(texts: object) -> tuple[str, ...]:
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UsageError("forwards are a list of texts")
-    if len(texts) > 256:
-        raise UsageError("at most 256 forwards")
-    try:
-        found = canonical(texts)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if any(Forward.parse(text).target for text in found):
-        raise UsageError("the forwards of a card lead to its guest, they name no other")
-    return found
-
-
-def _who(message: wire.Message) -> tuple[str, str]:
-    return _text(message, "machine", _MACHINE.pattern), _text(message, "nic", _NIC.pattern)
-
-
-def _text(message: wire.Message, word: str, pattern: str) -> str:
-    value: Any = message.get(word)
-    if not isinstance(value, str):
-        raise UsageError(f"{word} is a text")
-    return _match(word, value, pattern)
-
-
-def _match(word: str, value: str, pattern: str) -> str:
-    if not re.fullmatch(pattern, value):
-        raise UsageError(f"{word}: {value[:60]!r} cannot be")
-    return value
-
-
-def _one_of(word: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UsageError(f"{word} is one of {', '.join(known)}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import domain, page, process, travel
+from tests.bench import domain, networks, page, process, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -31,12 +31,27 @@ class Effort:
     idle: float
     adoptions: int
     travels: int
+    networks: int
 
 
 FULL = Effort(
-    starts={1: 41, 20: 15, 60: 5}, commands={1: 15, 20: 5}, ps=40, idle=5.0, adoptions=3, travels=15
+    starts={1: 41, 20: 15, 60: 5},
+    commands={1: 15, 20: 5},
+    ps=40,
+    idle=5.0,
+    adoptions=3,
+    travels=15,
+    networks=15,
 )
-QUICK = Effort(starts={1: 5, 20: 2}, commands={1: 3, 20: 1}, ps=5, idle=2.0, adoptions=1, travels=3)
+QUICK = Effort(
+    starts={1: 5, 20: 2},
+    commands={1: 3, 20: 1},
+    ps=5,
+    idle=2.0,
+    adoptions=1,
+    travels=3,
+    networks=3,
+)
 
 
 def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
@@ -70,6 +85,7 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
     yield from domain.measure(place, effort.ps, say)
     yield from travel.measure(place, effort.travels, say)
     yield from page.measure(place, effort.adoptions, say)
+    yield from networks.measure(place.sockets / "networks", effort.networks, say)
 
 
 def _starts(place: Place, floor: Floor, count: int, rounds: int) -> Iterator[Figure]:

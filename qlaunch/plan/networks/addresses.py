@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from qlaunch.plan.networks.model import Net, Route
 
@@ -51,6 +52,7 @@ def bridge_mac(computer: str, name: str) -> str:
     return (b"\x52\x54\x01" + chosen).hex(":")
 
 
+@lru_cache(maxsize=4096)
 def by_mac(prefix: ipaddress.IPv6Network, mac: str) -> str:
     """The address that a guest with `mac` makes for itself in `prefix` (EUI-64)."""
     octets = bytes.fromhex(mac.replace(":", ""))

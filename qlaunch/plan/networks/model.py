@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Literal
 
 from attrs import field, frozen
@@ -20,6 +21,17 @@ CARD_ALIAS = "qlaunch:nic:"
 
 Mode = Literal["nat", "routed", "isolated", "open", "bridge", "uplink"]
 HostAccess = Literal["full", "services", "none"]
+
+
+# Asked for with each card of a network; making one takes as long as all else that a rule is.
+@cache
+def _four(address: str) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Interface(address).network
+
+
+@cache
+def _six(address: str) -> ipaddress.IPv6Network:
+    return ipaddress.IPv6Interface(address).network
 
 
 @frozen(kw_only=True)
@@ -73,11 +85,11 @@ class Net:
 
     @property
     def net4(self) -> ipaddress.IPv4Network | None:
-        return ipaddress.IPv4Interface(self.address).network if self.address else None
+        return _four(self.address) if self.address else None
 
     @property
     def net6(self) -> ipaddress.IPv6Network | None:
-        return ipaddress.IPv6Interface(self.ipv6).network if self.ipv6 else None
+        return _six(self.ipv6) if self.ipv6 else None
 
     @property
     def gateway(self) -> str | None:

@@ -18,6 +18,36 @@ from qlaunch.plan.networks.words import MARK, a_chain, a_set, quoted
 
 TABLES = ("inet qlaunch", "bridge qlaunch")
 FINGERPRINT = "fp_"
+# What addresses guests use, learnt from what they send and kept over every change of the rules: the
+# only way to know them on a bridge whose DHCP is somebody else's. After the filter: nothing forged.
+LEARNT = "bridge qlaunch_learnt"
+LEARNT_SETS = ("ql_seen4", "ql_seen6")
+_MOST_LEARNT, _LEARNT_FOR = 65535, "1h"
+LEARNING = "".join(
+    f"add {line}\n"
+    for line in (
+        f"table {LEARNT}",
+        *(
+            f"set {LEARNT} {name} {{ type ifname . ether_addr . {kind};"
+            f" flags dynamic, timeout; timeout {_LEARNT_FOR}; size {_MOST_LEARNT}; }}"
+            for name, kind in zip(LEARNT_SETS, ("ipv4_addr", "ipv6_addr"), strict=True)
+        ),
+        f"chain {LEARNT} learn {{ type filter hook prerouting priority -200; }}",
+    )
+) + "".join(
+    f"{line}\n"
+    for line in (
+        f"flush chain {LEARNT} learn",
+        f'add rule {LEARNT} learn iifname "qlt*" ether type arp arp saddr ip != 0.0.0.0'
+        " update @ql_seen4 { iifname . ether saddr . arp saddr ip }",
+        f'add rule {LEARNT} learn iifname "qlt*" icmpv6 type nd-neighbor-solicit'
+        " ip6 saddr != { ::, fe80::/10, ff00::/8 }"
+        " update @ql_seen6 { iifname . ether saddr . ip6 saddr }",
+        f'add rule {LEARNT} learn iifname "qlt*" icmpv6 type nd-neighbor-advert'
+        " ip6 saddr != { ::, fe80::/10, ff00::/8 }"
+        " update @ql_seen6 { iifname . ether saddr . ip6 saddr }",
+    )
+)
 _ICMP6 = (
     "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, echo-request,"
     " mld-listener-report, mld2-listener-report, mld-listener-done"
@@ -30,10 +60,10 @@ def rules(desired: Desired) -> tuple[str, str]:
     # Added before deleted: no error where there is none, and no moment without rules.
     clear = "".join(f"add table {table}\ndelete table {table}\n" for table in TABLES)
     if not any(net.managed for net in desired.nets) and not desired.cards:
-        return clear, ""
+        return f"{clear}add table {LEARNT}\ndelete table {LEARNT}\n", ""
     body = "\n".join([*_inet_table(desired), *bridge_table(desired)]) + "\n"
     mark = digest(body)
-    return clear + body.replace(MARK, f"{FINGERPRINT}{mark}"), mark
+    return clear + LEARNING + body.replace(MARK, f"{FINGERPRINT}{mark}"), mark
 
 
 def _inet_table(desired: Desired) -> Iterator[str]:
