@@ -20,8 +20,8 @@ AGENT_TIMEOUT = 2.0
 # The address that QEMU's user network gives to its guest.
 USER_ADDRESS = "10.0.2.15"
 # From the surest on: what the network keeps for a card, what it gave out, what a cable always
-# gives, what its guest says of itself, who has answered lately.
-SOURCES = ("reservation", "lease", "user network", "passt", "agent", "neighbour")
+# gives, what its guest says of itself, what it was seen to use, who has answered lately.
+SOURCES = ("reservation", "lease", "user network", "passt", "agent", "learnt", "neighbour")
 # To find out which address of ours leads outside; nothing is sent there.
 _OUTSIDE = "192.0.2.1"
 
@@ -110,24 +110,11 @@ async def _state(service: Service, machine: str, nic: Nic) -> NicState:
     raise NotFoundError(f"the network service does not know {nic.id} of {machine}")
 
 
-async def _known(service: Service, state: NicState, nic: Nic) -> dict[str, list[str]]:
-    """Addresses that the network knows, each with its sources."""
-    found: dict[str, list[str]] = {}
-    for address in (state.ipv4, state.ipv6):
-        if address:
-            found.setdefault(address, []).append("reservation")
-    for lease in await service.leases(state.network):
-        if lease.mac.lower() == nic.mac:
-            found.setdefault(lease.address, []).append("lease")
-    for address in state.seen:
-        found.setdefault(address, []).append("neighbour")
-    return found
-
-
 async def from_network(machine: str, nic: Nic) -> dict[str, list[str]]:
     """Addresses that the card's network knows. Raises: HostError, NotFoundError."""
     service = await service_of(nic.backend)
-    return await _known(service, await _state(service, machine, nic), nic)
+    found = await service.addresses(machine, nic.id)
+    return {address: list(sources) for address, sources in found.items()}
 
 
 async def from_agent(path: str) -> dict[str, list[str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -325,15 +324,6 @@ class Networks:
         self._check_foreign(net)
         fresh = evolve(card, network=name, ipv4=None, ipv6=None)
         return settle_card(fresh, net, self.cards(), self._guests(net))
-
-    def neighbours(self, card: Card) -> list[str]:
-        """The addresses of the card's guest that this computer has talked to lately."""
-        found = links.neighbours(self._netlink)
-        return sorted(
-            each.address
-            for each in found
-            if each.mac == card.mac and not ipaddress.ip_address(each.address).is_link_local
-        )
 
     def change(self, card: Card) -> None:
         """Have the card that is plugged in be as `card`. Raises: ConflictError, HostError."""

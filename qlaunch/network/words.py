@@ -162,7 +162,7 @@ class Words:
             ("reservation", [at for at in (state.ipv4, state.ipv6) if at]),
             ("lease", [each.address for each in leases if each.mac == card.mac]),
             ("learnt", nft.learnt(card.ifname, card.mac)),
-            ("neighbour", self.networks.neighbours(card)),
+            ("neighbour", self.networks.seen().get(card.mac, ())),
         ):
             for address in addresses:
                 found.setdefault(address, []).append(source)

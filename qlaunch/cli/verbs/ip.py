@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "The addresses of a running guest, and from where each is known: what the network keeps\n"
         "for the card (reservation) or gave out (lease), what QEMU's user network or passt always\n"
-        "gives, what the guest agent says, which is the guest's word alone, and who has answered\n"
-        "lately (neighbour)."
+        "gives, what the guest agent says, which is the guest's word alone, what the guest was\n"
+        "seen to use (learnt), and who has answered lately (neighbour)."
     )
     parser.epilog = (
         "examples:\n"
