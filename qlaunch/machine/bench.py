@@ -170,7 +170,8 @@ class Bench:
         )
         if disks != self.plan.disks:
             self.plan = evolve(self.plan, disks=disks)
-            await self.machine.change_plan(self.plan)
+            # After a power cut the heads say on which layers the next start is.
+            await self.machine.change_plan(self.plan, lasting=False)
 
     async def reconcile(self) -> None:
         """Where QEMU and the heads disagree QEMU is right: it is what the guest has written to."""

@@ -67,13 +67,14 @@ class Machine:
             )
         return self.session
 
-    async def change_plan(self, plan: Plan) -> None:
-        """The machine is now as `plan` says; that is on the disk when this returns.
+    async def change_plan(self, plan: Plan, *, lasting: bool = True) -> None:
+        """The machine is now as `plan` says; that is on the disk when this returns, and with
+        `lasting` still so after a power cut.
 
         Raises: HostError. `plan` counts all the same: it is what QEMU does.
         """
         self.plan = plan
-        await finish(asyncio.to_thread(machines.save_plan, plan))
+        await finish(asyncio.to_thread(machines.save_plan, plan, lasting=lasting))
 
     async def run_state(self) -> str:
         """QEMU's own word for what it does (`running`, `paused`, `io-error`, ...), or

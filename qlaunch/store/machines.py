@@ -99,8 +99,9 @@ def load_plan(name: str) -> Plan | None:
     return files.load_record(Plan, _file(name, "plan.json"), PLAN_VERSION)
 
 
-def save_plan(plan: Plan) -> None:
-    files.write_json(_file(plan.name, "plan.json"), records.to_plain(plan))
+def save_plan(plan: Plan, *, lasting: bool = True) -> None:
+    """Keep the plan; one that need not be `lasting` may be the one before after a power cut."""
+    files.write_json(_file(plan.name, "plan.json"), records.to_plain(plan), lasting=lasting)
 
 
 def load_run(name: str) -> RunRecord | None:

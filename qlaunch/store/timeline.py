@@ -57,7 +57,8 @@ def save_moment(name: str, snapshot: int | str, plan: Plan, leases: Leases, prof
         "leases": records.to_plain(leases),
         "profile": profile,
     }
-    files.write_json(file_of(name, snapshot, "json"), plain)
+    # In the folder of the timeline, which is saved after it, and the folder is made to last then.
+    files.write_json(file_of(name, snapshot, "json"), plain, lasting=False)
 
 
 def load_moment(name: str, snapshot: int | str) -> tuple[Plan, Leases, str] | None:
