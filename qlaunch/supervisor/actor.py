@@ -31,6 +31,8 @@ Kind = Literal[
 Tell = Callable[[str, str, float], None]
 # How long QEMU's last events may take to be read after its end.
 LAST_EVENTS_TIMEOUT = 2.0
+# How long a verb may take to put things right that QEMU died over.
+TIDY_TIMEOUT = 30.0
 # How long QEMU lives after it has closed its monitor, when it ends.
 LAST_MOMENT = 2.0
 # How long a QEMU that did not answer earlier has to answer now.
@@ -271,22 +273,32 @@ class Actor:
         return True
 
     async def _relaunch(self, plan: Plan, reason: str) -> None:
-        if self.stop_asked:  # just now
-            await finish(self._end(reason, failed=False))
-            return
+        from qlaunch.supervisor import continuing  # it imports us
+
         leases = machines.load_leases(self.name)
         again = policy.second_start(plan, once_done=leases.once_done)
         order = self._order or Order(plan=again, leases=leases, group=self._tasks)
         order = evolve(order, plan=again, leases=leases, warnings=tuple(self.warnings))
         try:
+            await self._until_tidied()
+            if self.stop_asked:  # just now
+                await finish(self._end(reason, failed=False))
+                return
             with self.operate("starting"):
-                await self._launch(order)
+                await self._launch(await continuing.from_here(order))
         except QlaunchError as error:
             text = f"{reason}; not started again: {error.message}"
             await finish(self._end(text, failed=True))
         except asyncio.CancelledError:
             await finish(self._end(f"{reason}; not started again", failed=True))
             raise
+
+    async def _until_tidied(self) -> None:
+        """Wait for a verb that QEMU died over and that puts things right."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIDY_TIMEOUT):
+                while self.operation is not None:
+                    await self.operation.done.wait()
 
     async def _end(self, reason: str, *, failed: bool) -> None:
         """The machine runs no more: note how it ended, give its lock back and be gone."""

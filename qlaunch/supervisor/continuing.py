@@ -155,6 +155,20 @@ async def anew(
         set_clock(server, actor)
 
 
+async def from_here(order: Order) -> Order:
+    """`order` for a QEMU after one that died: on the layers that count now, and with the memory of
+    a revert that it died over.
+
+    Raises: RefusedError, HostError.
+    """
+    name = order.plan.name
+    found = await find(name)
+    if found is not None:
+        return evolve(order, plan=found.plan, incoming=found.memory, before_go=found.done)
+    kept = await asyncio.to_thread(store.load, name)
+    return evolve(order, plan=await asyncio.to_thread(chains.with_heads, order.plan, kept))
+
+
 def set_clock(server: Server, actor: Actor) -> None:
     """Have the clock of a guest set that goes on from memory; nobody waits for it."""
     if actor.machine is not None:
