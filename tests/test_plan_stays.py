@@ -276,3 +276,14 @@ def test_a_disk_may_move_when_another_one_was_there_before() -> None:
     alone = plans.plan_of(text, leases=Leases(buses={"hda": "ide"}))
     assert [finding.level for finding in alone.findings] == ["warning"]
     assert "0x7B" in alone.findings[0].message
+
+
+def test_another_usb_controller_does_not_stay_at_a_function_of_the_one_before() -> None:
+    text = '[machine]\ntype = "pc"\n[usb]\ncontroller = "{}"\n[[input]]\nid = "tablet0"\n'
+    before = plans.plan_of(text.format("ich9-ehci1"))
+    after = plans.plan_of(text.format("xhci"), leases=before.leases)
+    assert after.findings == ()
+    place = str(plans.devices_of(before)["usb"]["addr"])
+    assert plans.devices_of(after)["usb"]["addr"] == place.partition(".")[0]
+    again = plans.plan_of(text.format("ich9-ehci1"), leases=after.leases)
+    assert plans.devices_of(again)["usb"]["addr"] == place

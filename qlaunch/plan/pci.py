@@ -193,10 +193,18 @@ class Pci:
         address = parse(text)
         if bus != self.root or address is None:
             return False
-        functions = request.at(address[1])
-        if self._holder(request, address[0], functions):
+        slot, function = address
+        is_alone = (slot, 0) not in self.taken and f"{bus}/{slot:02x}.0" not in self._leased_spots
+        if function and len(request.functions) == 1 and is_alone:
+            function = 0  # it was one of several there, such as EHCI, and is another device now
+        functions = request.at(function)
+        if self._holder(request, slot, functions):
             return False
-        return self._settle(request, address[0], functions)
+        return self._settle(request, slot, functions)
+
+    @property
+    def _leased_spots(self) -> frozenset[str]:
+        return frozenset(self.leased.values())
 
     def _preferred(self, request: Request) -> bool:
         address = parse(request.preferred) if request.preferred else None

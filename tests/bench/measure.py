@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import domain, networks, page, process, travel
+from tests.bench import display, domain, networks, page, process, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -84,6 +84,7 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
         yield _adoption(place, count, effort)
     yield from domain.measure(place, effort.ps, say)
     yield from travel.measure(place, effort.travels, say)
+    yield from display.measure(place, effort.adoptions, say)
     yield from page.measure(place, effort.adoptions, say)
     yield from networks.measure(place.sockets / "networks", effort.networks, say)
 

@@ -42,10 +42,16 @@ def built() -> Iterator[Path]:
 
 @contextmanager
 def extended(
-    base: Path, *programs: str, scripts: Iterable[str] = (), trees: Iterable[str] = ()
+    base: Path,
+    *programs: str,
+    scripts: Iterable[str] = (),
+    trees: Iterable[str] = (),
+    drivers: str = "",
+    files: Mapping[str, bytes] | None = None,
 ) -> Iterator[Path]:
     """The same with more in it: programs of this computer with their libraries and our `scripts`,
-    all in /bin, and whole folders of this computer. A file that is gone afterwards."""
+    all in /bin, whole folders of this computer, drivers (`load-more` loads them), and `files` by
+    their path. A file that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ql-guest-", dir="/tmp") as folder:
         root, target, more = Path(folder, "root"), Path(folder, "initrd.img"), Path(folder, "more")
         (root / "bin").mkdir(parents=True)
@@ -55,6 +61,12 @@ def extended(
             _copy(name, root / "bin" / name)
         for tree in trees:
             shutil.copytree(tree, root / tree.lstrip("/"))
+        if drivers:
+            _place_drivers(root, "extra", drivers, set())
+            _copy("load-more", root / "bin/load-more")
+        for path, data in (files or {}).items():
+            (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            (root / path.lstrip("/")).write_bytes(data)
         _pack(root, more)
         # The kernel unpacks one archive after the other.
         target.write_bytes(base.read_bytes() + more.read_bytes())
@@ -114,6 +126,12 @@ def _install(root: Path, program: str) -> None:
 
 
 def _install_drivers(root: Path) -> None:
+    placed: set[str] = set()
+    for group, names in DRIVERS.items():
+        _place_drivers(root, group, names, placed)
+
+
+def _place_drivers(root: Path, group: str, names: str, placed: set[str]) -> None:
     """Copy the drivers, unpacked, as /modules/FOLDER/00-NAME.ko and on: `insmod` in that order
     works."""
     kernel = prerequisites.kernel()
@@ -121,16 +139,14 @@ def _install_drivers(root: Path) -> None:
     folder = Path("/lib/modules", os.path.basename(kernel).removeprefix("vmlinuz-"))
     needs = _dependencies(folder / "modules.dep")
     paths = {_module(path): path for path in needs}
-    placed: set[str] = set()
-    for group, names in DRIVERS.items():
-        (root / "modules" / group).mkdir(parents=True)
-        for name in names.split():
-            path = paths.get(_module(name))  # none: built into this kernel
-            for each in (*reversed(needs[path]), path) if path else ():
-                if each not in placed:
-                    target = f"modules/{group}/{len(placed):02}-{_module(each)}.ko"
-                    (root / target).write_bytes(_unpacked(folder / each))
-                    placed.add(each)
+    (root / "modules" / group).mkdir(parents=True)
+    for name in names.split():
+        path = paths.get(_module(name))  # none: built into this kernel
+        for each in (*reversed(needs[path]), path) if path else ():
+            if each not in placed:
+                target = f"modules/{group}/{len(placed):02}-{_module(each)}.ko"
+                (root / target).write_bytes(_unpacked(folder / each))
+                placed.add(each)
 
 
 def _dependencies(file: Path) -> dict[str, list[str]]:

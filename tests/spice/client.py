@@ -46,6 +46,12 @@ class SpiceClient:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
+        # What it still tells has to be taken, or it never comes to hear that it is to end.
+        deadline = time.monotonic() + PATIENCE
+        fd = self._process.stdout.fileno()
+        while select.select([fd], [], [], max(deadline - time.monotonic(), 0))[0]:
+            if not os.read(fd, 1 << 20):
+                break
         self._process.wait(PATIENCE)
         self._process.stdout.close()
 

@@ -33,6 +33,7 @@ class Client:
         self.channels: dict[tuple[str, int], Any] = {}
         self.frame: tuple[int, int, int, int] | None = None
         self.offered: dict[int, bytes] = {}
+        self.devices: list[Any] = []
         on(self.session, "channel-new", self.new_channel)
 
     def new_channel(self, _session: Any, channel: Any) -> None:
@@ -103,11 +104,42 @@ class Client:
         raw = ctypes.string_at(data, size) if isinstance(data, int) else bytes(data)
         say(event="pasted", selection=selection, text=raw.decode(errors="replace"))
 
+    # ---- USB ------------------------------------------------------------------------------------
+
+    def plugged_in(self, _manager: Any, device: Any) -> None:
+        self.devices.append(device.copy())
+        say(event="usb", number=len(self.devices) - 1)
+
+    def refused(self, _manager: Any, _device: Any, error: Any) -> None:
+        say(event="refused", error=error.message)
+
+    def do_share_cd(self, path: str) -> None:
+        Spice.UsbDeviceManager.get(self.session).create_shared_cd_device(path)
+
+    def do_redirect(self, number: int) -> None:
+        def ended(manager: Any, result: Any) -> None:
+            try:
+                manager.connect_device_finish(result)
+            except GLib.Error as error:
+                say(event="redirected", error=error.message)
+            else:
+                say(event="redirected", error=None)
+
+        manager = Spice.UsbDeviceManager.get(self.session)
+        manager.connect_device_async(self.devices[number], None, ended)
+
+    def do_take_back(self, number: int) -> None:
+        Spice.UsbDeviceManager.get(self.session).disconnect_device(self.devices[number])
+
     # ---- what can be asked ----------------------------------------------------------------------
 
     def do_connect(self, properties: dict[str, Any]) -> None:
         for name in sorted(properties, key=lambda name: name != "uri"):  # `uri` resets the others
             self.session.set_property(name, properties[name])
+        if properties.get("enable-usbredir"):
+            manager = Spice.UsbDeviceManager.get(self.session)
+            on(manager, "device-added", self.plugged_in)
+            on(manager, "device-error", self.refused)
         Spice.Session.connect(self.session)
 
     def do_disconnect(self) -> None:

@@ -128,6 +128,8 @@ def _manager(made: Screen) -> Iterator[None]:
         ["openbox"], env=nothing, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
+        # Without a background of its own the screen keeps the picture of a window that has gone.
+        subprocess.run(["xsetroot", "-solid", "black"], env=nothing, check=True)
         yield
     finally:
         process.terminate()
