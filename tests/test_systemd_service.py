@@ -384,3 +384,11 @@ def test_without_linger_machines_end_with_the_session(owner: Person) -> None:
         assert "linger is off" in told
         assert "loginctl enable-linger qlaunch-lab" in told
         assert "guest-shutdown" in log.wait("ended:")
+
+
+def test_autostart_switches_the_unit_of_a_machine(person: Person) -> None:
+    assert person.ask("autostart", "demo", "on")["autostart"] == ["demo"]
+    words = ("systemctl", person.manager, "is-enabled", UNIT)
+    assert person.run(*words).stdout.strip() == "enabled"
+    assert person.ask("autostart", "demo", "off")["autostart"] == []
+    assert person.run(*words, check=False).stdout.strip() == "disabled"

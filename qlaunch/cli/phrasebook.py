@@ -34,7 +34,9 @@ domstate DOM --reason | status xp |
 await DOM --condition domain-inactive | wait xp --for stopped |
 domrename DOM NEW | rename xp xp2 | its disks and snapshots come along
 virt-clone -o DOM -n NEW | clone xp xp2 | `--linked` takes no space
-autostart DOM | service install | then `systemctl --user enable qlaunch@xp`
+autostart DOM | autostart xp on | once `qlaunch service install` has been done
+autostart DOM --disable | autostart xp off |
+list --autostart | autostart |
 # Definitions
 define FILE | import xp.xml | once; from then on the profile is edited
 undefine DOM | rm xp --keep-disks |

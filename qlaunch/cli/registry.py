@@ -103,6 +103,7 @@ VERBS = {
         Verb(_SETUP, "doctor", "doctor", "say what this computer can do, and how to mend the rest"),
         Verb(_SETUP, "supervisor", "supervisor", "look at, stop or restart the supervisor"),
         Verb(_SETUP, "service", "service", "have systemd start machines and stop them gracefully"),
+        Verb(_SETUP, "autostart", "autostart", "have machines start with the computer"),
         Verb(_SETUP, "completion", "about", "print the completion for bash, zsh or fish"),
         Verb(_SETUP, "help", "about", "explain qlaunch or one of its commands"),
     )

@@ -1,5 +1,5 @@
 # Generated from qlaunch's parsers by `make generate`; do not edit.
-_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip ssh send-key type clipboard inject nmi dump qmp hmp new import export list show edit check clone rename rm net doctor supervisor service completion help'
+_qlaunch_verbs='up down restart kill reset pause resume set save wait run ps status top events view display web console logs screenshot argv snapshot revert jobs media disk usb image nic forward ip ssh send-key type clipboard inject nmi dump qmp hmp new import export list show edit check clone rename rm net doctor supervisor service autostart completion help'
 
 _qlaunch_verb() {
     case $1 in
@@ -496,6 +496,11 @@ _qlaunch_verb() {
         'service status')
             options='--user --system --json -q --quiet -v --verbose --no-color -h --help'
             kinds=()
+            values=()
+            ;;
+        'autostart')
+            options='--json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('NAME' '@on off')
             values=()
             ;;
         'completion')
