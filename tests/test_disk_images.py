@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from qlaunch.host.image_facts import image_facts
 from qlaunch.store import paths
 from tests import leftovers
 from tests.rig import PROFILE, Rig, qlaunch, until, write_profile
@@ -218,6 +219,8 @@ def test_an_interrupted_compaction_changes_nothing(own_place: Path) -> None:
     process.kill()
     process.communicate(timeout=60)
     until(lambda: not leftovers.find(str(path)), "the end of its qemu-img")
+    # A process that ends has no command line any more, and for a moment still its files.
+    until(lambda: image_facts(str(path), want_write=True).holder is None, "its locks to go")
     say("compact", str(path))
     assert [name for name in os.listdir(own_place) if "large" in name] == ["large.qcow2"]
     assert same(path, "read -P 7 0 256M")

@@ -29,6 +29,10 @@ from tests.test_nic_cables import card, is_connected, network_of, nic, passt_of
 pytestmark = pytest.mark.qemu
 
 
+# For QEMU's own user network, in a machine that starts without a card.
+TCP = "[security]\ntcp = true\n"
+
+
 def devices(rig: Rig) -> set[str]:
     arguments = {"path": "/machine/peripheral"}
     answer = rig.ask("qmp", name="demo", command="qom-list", arguments=arguments)
@@ -69,7 +73,7 @@ def usernet(rig: Rig) -> str:
 def test_a_card_comes_and_goes(rig: Rig, qemu_binary: str, machine: str, model: str) -> None:
     text = PROFILE.replace('"pc"', f'"{machine}"').replace('"ide"', '"sata"' if machine == "q35"
                                                            else '"ide"')  # fmt: skip
-    write_profile("demo", text=text)
+    write_profile("demo", TCP, text=text)
     rig.up("demo", f'machine.emulator="{qemu_binary}"')
     before = devices(rig), network_of(rig)
     made = attach(rig, model=model)
@@ -93,7 +97,7 @@ def test_a_card_comes_and_goes(rig: Rig, qemu_binary: str, machine: str, model: 
 
 
 def test_what_persists_is_the_same_after_a_restart(rig: Rig, free_port: int) -> None:
-    path = write_profile("demo")
+    path = write_profile("demo", TCP)
     rig.up()
     attach(rig, model="e1000")
     made = attach(rig, model="e1000", forward=[f"{free_port}:22"], link="down", persist=True)
@@ -108,7 +112,7 @@ def test_what_persists_is_the_same_after_a_restart(rig: Rig, free_port: int) -> 
 
 
 def test_a_card_of_the_profile_comes_by_its_name_and_leaves_it(rig: Rig) -> None:
-    write_profile("demo")
+    write_profile("demo", TCP)
     rig.up()
     before = profile().read_text(encoding="utf-8")
     profile().write_text(before + '\n[[nic]]\nid = "lan"\nmodel = "pcnet"\n', encoding="utf-8")
@@ -271,6 +275,7 @@ async def reset_alone() -> None:
 
 
 def test_a_card_that_goes_while_no_supervisor_looks(rig: Rig) -> None:
+    write_profile("demo", TCP)
     rig.up()
     attach(rig, model="e1000")
     with pytest.raises(TimedOutError):

@@ -97,6 +97,10 @@ BOARD = {
     "limits that leave nothing": Wish(text='[memory]\nsize = "1GiB"\n[limits]\nmemory = "1GiB"\n'),
 }
 
+SECURITY = {
+    "a machine that may do all": Wish(text="[security]\nsandbox = false\n"),
+}
+
 BOOT = {
     "a word that is no device": Wish(text='[boot]\norder = ["cdrum"]\n'),
     "a word like no device": Wish(
@@ -380,6 +384,7 @@ GUEST_RULES = {
 
 
 GROUPS: Mapping[str, Mapping[str, Wish]] = {
+    "security": SECURITY,
     "board": BOARD,
     "boot": BOOT,
     "disks": DISKS,

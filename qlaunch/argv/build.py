@@ -100,7 +100,8 @@ def _basics(plan: Plan) -> Iterator[Option]:
     yield ("-nodefaults",)
     yield ("-S",)
     yield ("-msg", "timestamp=on")
-    yield ("-sandbox", SANDBOX)
+    if plan.sandbox:
+        yield ("-sandbox", SANDBOX)
 
 
 def _board(plan: Plan) -> Iterator[Option]:

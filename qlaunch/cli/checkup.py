@@ -16,6 +16,7 @@ from qlaunch.cli.packages import install
 from qlaunch.control import client
 from qlaunch.errors import QlaunchError
 from qlaunch.facts import HostFacts, QemuFacts
+from qlaunch.host import landlock
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.computer import host_facts
 from qlaunch.host.probe import find_qemu, probe_qemu
@@ -40,6 +41,7 @@ def checks() -> Iterator[Check]:
     yield from _qemu()
     yield _qemu_img(host)
     yield from _kvm(host)
+    yield _landlock()
     yield _live_memory()
     yield from _firmware(host)
     yield _program(host.swtpm, "swtpm", "swtpm", "guests with a TPM (Windows 11)")
@@ -87,6 +89,29 @@ def _abilities(qemu: QemuFacts) -> Iterator[Check]:
                 message=f"this QEMU has no {name}: {use}",
                 hint=install(package),
             )
+
+
+def _landlock() -> Check:
+    version = landlock.abi()
+    level = OK if version >= landlock.TCP else WARN
+    hint = None
+    if not version:
+        message = (
+            "this kernel has no Landlock: QEMU is confined by seccomp alone, and may open every"
+        )
+        message += " file that you may"
+        hint = (
+            "add landlock to the kernel's lsm= parameter (`cat /sys/kernel/security/lsm` shows it)"
+        )
+    else:
+        message = f"Landlock (ABI {version}) keeps QEMU to its machine's files"
+        if version < landlock.FULL_FILES:
+            message += "; it does not see to truncating (Linux 6.2) nor to TCP (Linux 6.7)"
+        elif version < landlock.TCP:
+            message += "; it does not see to TCP (Linux 6.7)"
+        else:
+            message += " and off TCP"
+    return Check(level=level, topic="sandbox", message=message, hint=hint)
 
 
 def _live_memory() -> Check:

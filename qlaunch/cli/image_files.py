@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from qlaunch.facts import ImageFacts
+
 RESIZE_TIMEOUT = 600.0
 CONVERT_TIMEOUT = 86400.0
 # What the end of a name says where the header of the file is not looked at.
@@ -23,6 +25,7 @@ _ENDINGS = {".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".vhd": "vpc", ".qe
 def resize(args: argparse.Namespace) -> int:
     from qlaunch.cli.verbs.disk import size_of
     from qlaunch.host.image_facts import chain_facts
+    from qlaunch.host.image_rights import rights
     from qlaunch.host.tool import failure, run_tool
     from qlaunch.machine.claims import Claims, claimants
     from qlaunch.machine.plug_plan import standing_on
@@ -45,7 +48,8 @@ def resize(args: argparse.Namespace) -> int:
     if after % 512:
         raise UsageError(f"{format_size(after)} is not a whole number of sectors (512 bytes)")
     words = [_qemu_img(), "resize", "-q", "-f", str(facts.format), "--", path, str(after)]
-    done = definitions.wait_for(run_tool(words, timeout=RESIZE_TIMEOUT))
+    mine = rights(words[0], write=[path], below=[path] if facts.format == "qcow2" else [])
+    done = definitions.wait_for(run_tool(words, timeout=RESIZE_TIMEOUT, confinement=mine))
     if done.status:
         raise failure(f"{path} was not resized", done)
     if args.json:
@@ -61,6 +65,7 @@ def resize(args: argparse.Namespace) -> int:
 def convert(args: argparse.Namespace) -> int:
     from qlaunch.cli.verbs.clone import Percent
     from qlaunch.host.image_facts import chain_facts
+    from qlaunch.host.image_rights import rights
     from qlaunch.host.newfile import write_error
     from qlaunch.host.tool import failure, percentages, run_tool
 
@@ -71,6 +76,7 @@ def convert(args: argparse.Namespace) -> int:
     chain = chain_facts(path, want_write=True)
     for each in chain.values():
         _check_free(each.path, each.holder)
+        _check_yours(path, each)
     source = args.source or _ENDINGS.get(os.path.splitext(path)[1].lower())
     source = source or chain[path].format or "raw"
     percent = Percent(quiet=args.quiet or args.json)
@@ -79,7 +85,10 @@ def convert(args: argparse.Namespace) -> int:
             part = os.path.join(folder, "image")
             words = [_qemu_img(), "convert", "-p", "-f", source, "-O", args.format, "--"]
             heard = percentages(lambda done: percent(f"convert {os.path.basename(path)}", done))
-            work = run_tool((*words, path, part), timeout=CONVERT_TIMEOUT, on_output=heard)
+            mine = rights(words[0], read=chain, make_in=folder)
+            work = run_tool(
+                (*words, path, part), timeout=CONVERT_TIMEOUT, on_output=heard, confinement=mine
+            )
             done = definitions.wait_for(work)
             if done.status:
                 raise failure(f"{path} was not converted", done)
@@ -104,6 +113,21 @@ def _check_free(path: str, holder: str | None) -> None:
     if holder is not None:
         raise ConflictError(
             f"{path} is in use by {holder}", hint="stop the machine, or use `qlaunch disk`"
+        )
+
+
+def _check_yours(path: str, below: ImageFacts) -> None:
+    """A stranger's image may name any file of yours as what it stands on.
+
+    Raises: RefusedError.
+    """
+    if below.data_file is not None:
+        raise RefusedError(f"{below.path} keeps its data in another file, {below.data_file!r}")
+    elsewhere = os.path.dirname(below.path) != os.path.dirname(path)
+    if below.path != path and elsewhere and below.format != "qcow2":
+        raise RefusedError(
+            f"{path} stands on {below.path}, which lies elsewhere and is no qcow2 image",
+            hint="if that is right, move the two into one folder",
         )
 
 

@@ -218,9 +218,13 @@ def _open_log(path: str) -> BinaryIO:
     """The supervisor's log; where there can be none (a full disk), it does without."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return open(path, "ab")
+        return open(path, "ab", opener=_private)
     except OSError:
         return open(os.devnull, "ab")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _answer(ready: int) -> bytes:

@@ -14,6 +14,7 @@ from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, HostError, NotFoundError, RefusedError
 from qlaunch.facts import ImageFacts
 from qlaunch.host.image_facts import image_contents
+from qlaunch.host.image_rights import rights
 from qlaunch.host.newfile import FULL, part_file, publish, remove_stale, write_error
 from qlaunch.host.tool import Output, percentages, run_tool
 from qlaunch.units import short_size
@@ -187,8 +188,13 @@ async def _qemu_img(
     timeout: float = CREATE_TIMEOUT,
     heard: Callable[[bytes], None] | None = None,
 ) -> None:
+    template = [] if order.template is None else [order.template.path]
     output = await run_tool(
-        (order.qemu_img, *words), timeout=timeout, pass_fds=(fd,), on_output=heard
+        (order.qemu_img, *words),
+        timeout=timeout,
+        pass_fds=(fd,),
+        on_output=heard,
+        confinement=rights(order.qemu_img, read=template, write=[_name(fd)]),
     )
     if output.status != 0:
         raise _refused(order.path, output)

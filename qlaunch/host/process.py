@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from qlaunch.errors import HostError
+from qlaunch.facts.confinement import Confinement
+from qlaunch.host.landlock import start_confined
 from qlaunch.host.pidfd import Pidfd, ProcessId
 from qlaunch.host.procfs import parent
 
@@ -49,17 +51,22 @@ class Process:
         stderr_fd: int | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
+        confinement: Confinement | None = None,
+        dies_with_us: bool = False,
     ) -> Process:
         """Start `argv` in a session of its own, stdin empty, with `pass_fds` under their numbers.
 
-        It outlives this process. What has no descriptor of its own goes to /dev/null.
+        It outlives this process, unless it `dies_with_us` by a death signal that it sets itself.
+        What has no descriptor of its own goes to /dev/null. With a `confinement` it may touch
+        nothing else, as far as this kernel can see to that.
 
         Raises: HostError when it cannot be started.
         """
         _reap_left_running()
         nothing = subprocess.DEVNULL
-        try:
-            child = subprocess.Popen(
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 list(argv),
                 stdin=nothing,
                 stdout=nothing if stdout_fd is None else stdout_fd,
@@ -70,6 +77,12 @@ class Process:
                 cwd=cwd,
                 start_new_session=True,
             )
+
+        try:
+            if confinement is None:
+                child = start()
+            else:
+                child = start_confined(confinement, start, stay=dies_with_us)
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
             raise HostError(f"{argv[0]} cannot be started: {words}") from error

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from qlaunch.aio import finish
 from qlaunch.errors import HostError, TimedOutError
+from qlaunch.facts.confinement import Confinement
 from qlaunch.host.process import Process
 from qlaunch.host.procfs import printable
 
@@ -42,8 +43,10 @@ async def run_tool(
     timeout: float,
     pass_fds: Sequence[int] = (),
     on_output: Callable[[bytes], None] | None = None,
+    confinement: Confinement | None = None,
 ) -> Output:
-    """Run `argv` to its end and return what it printed; with `on_output`, stdout goes there.
+    """Run `argv` to its end and return what it printed; with `on_output`, stdout goes there. With
+    a `confinement` it may touch nothing else (see `Process.spawn`).
 
     When it takes longer than `timeout` seconds, or the caller is cancelled, it is killed and
     reaped first. When this process is killed it ends too: nobody would wait for what it writes.
@@ -58,6 +61,8 @@ async def run_tool(
             stdout_fd=target,
             stderr_fd=stderr,
             env=_plain_words(),
+            confinement=confinement,
+            dies_with_us=True,
         )
         stack.callback(process.close)
         try:

@@ -22,6 +22,7 @@ from qlaunch.errors import BusyError, HostError, NotFoundError, RefusedError, Us
 from qlaunch.host.access import free_space, mount_point
 from qlaunch.host.image_create import CONVERT_TIMEOUT
 from qlaunch.host.image_facts import image_contents
+from qlaunch.host.image_rights import rights
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
@@ -265,7 +266,13 @@ async def _convert(copy: Copy, target: str, progress: Progress | None) -> None:
     if copy.tag is not None:
         options += ("-U", "-l", keyval(None, [("snapshot.name", copy.tag)]))
     command = ("qemu-img", "convert", *options, "--", source, target)
-    output = await run_tool(command, timeout=CONVERT_TIMEOUT, on_output=heard)
+    mine = rights(
+        "qemu-img",
+        read=[layer.path for layer in copy.layers],
+        write=[target],
+        make_in=os.path.dirname(target),
+    )
+    output = await run_tool(command, timeout=CONVERT_TIMEOUT, on_output=heard, confinement=mine)
     if output.status != 0:
         if os.strerror(errno.ENOSPC) in output.stderr:
             raise _full(target)

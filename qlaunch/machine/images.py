@@ -18,7 +18,9 @@ from attrs import frozen
 from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, HostError, NotFoundError, QlaunchError, RefusedError
 from qlaunch.facts import ImageFacts
+from qlaunch.facts.confinement import Confinement
 from qlaunch.host.image_facts import image_facts
+from qlaunch.host.image_rights import rights
 from qlaunch.host.newfile import FULL, part_file, remove_stale, write_error
 from qlaunch.host.tool import Output, failure, percentages, run_tool
 from qlaunch.machine.plug_plan import standing_on
@@ -123,7 +125,8 @@ async def check(path: str, form: Format, *, repair: bool = False) -> Checked:
 async def _check(path: str, *words: str) -> Checked:
     shared = () if words else ("-U",)
     command = (qemu_img(), "check", "-f", "qcow2", *shared, "--output=json", *words, "--", path)
-    output = await run_tool(command, timeout=CHECK_TIMEOUT)
+    mine = rights(qemu_img(), write=[path] if words else [], below=[path])
+    output = await run_tool(command, timeout=CHECK_TIMEOUT, confinement=mine)
     try:
         plain = json.loads(output.stdout)
     except ValueError:
@@ -210,7 +213,8 @@ async def _options(path: str, form: Format) -> list[str]:
     if form == "raw":
         return ["-o", "preallocation=off"]
     command = (qemu_img(), "info", "-U", "-f", "qcow2", "--output=json", "--", path)
-    output = await run_tool(command, timeout=INFO_TIMEOUT)
+    mine = rights(qemu_img(), below=[path])
+    output = await run_tool(command, timeout=INFO_TIMEOUT, confinement=mine)
     if output.status:
         raise failure(path, output)
     plain = json.loads(output.stdout)
@@ -231,7 +235,8 @@ async def _convert(
         # As the header says it: relative names mean the same beside the old image.
         below = ["-B", facts.backing, "-F", facts.backing_format or "raw"]
     words = ["convert", "-p", "-f", form, "-O", form, *below, *options, "--", facts.path, part]
-    output = await _qemu_img(words, "compact", progress)
+    mine = rights(qemu_img(), read=[facts.path], write=[part], below=_qcow2(facts.path, form))
+    output = await _qemu_img(words, "compact", progress, mine)
     if output.status:
         for number in FULL:
             if os.strerror(number) in output.stderr:
@@ -241,7 +246,8 @@ async def _convert(
 
 async def _compare(path: str, part: str, form: Format, progress: Progress) -> None:
     words = ["compare", "-p", "-f", form, "-F", form, "--", path, part]
-    output = await _qemu_img(words, "compare", progress)
+    mine = rights(qemu_img(), read=[path, part], below=_qcow2(path, form))
+    output = await _qemu_img(words, "compare", progress, mine)
     if output.status:
         raise HostError(
             f"{path} was not compacted: the new image is not the same ({output.last_words})",
@@ -249,9 +255,18 @@ async def _compare(path: str, part: str, form: Format, progress: Progress) -> No
         )
 
 
-async def _qemu_img(words: list[str], what: str, progress: Progress) -> Output:
+def _qcow2(path: str, form: Format) -> list[str]:
+    """A raw image stands on nothing, whatever its guest wrote to where a header would be."""
+    return [path] if form == "qcow2" else []
+
+
+async def _qemu_img(
+    words: list[str], what: str, progress: Progress, confinement: Confinement
+) -> Output:
     heard = percentages(lambda percent: progress(what, percent))
-    return await run_tool((qemu_img(), *words), timeout=COMPACT_TIMEOUT, on_output=heard)
+    return await run_tool(
+        (qemu_img(), *words), timeout=COMPACT_TIMEOUT, on_output=heard, confinement=confinement
+    )
 
 
 def _replace(fd: int, part: str, path: str) -> None:

@@ -23,6 +23,7 @@ from qlaunch.argv.graph import Command
 from qlaunch.argv.keyval import keyval
 from qlaunch.errors import CommandError, ConflictError, HostError, RefusedError, TimedOutError
 from qlaunch.host.image_facts import image_contents
+from qlaunch.host.image_rights import rights
 from qlaunch.host.newfile import FULL, part_file, publish, remove_stale, write_error
 from qlaunch.host.qcow2 import ImageError
 from qlaunch.host.qcow2_snapshots import InternalSnapshot, copy_vm_state, list_internal
@@ -137,7 +138,8 @@ async def _end_of_job(bench: Bench) -> str | None:
 async def _qemu_img(bench: Bench, what: str, snapshot: Snapshot, path: str) -> None:
     """Raises: HostError with qemu-img's words."""
     command = (bench.qemu_img, "snapshot", what, _tag(snapshot), "--", path)
-    output = await run_tool(command, timeout=TOOL_TIMEOUT)
+    mine = rights(bench.qemu_img, write=[path], below=[path])
+    output = await run_tool(command, timeout=TOOL_TIMEOUT, confinement=mine)
     if output.status:
         raise failure(f"{bench.name}: {path}", output)
 
@@ -251,15 +253,20 @@ async def _copy_disk(bench: Bench, disk: Disk, source: Layer, tag: str, target: 
     if below is not None:
         raw = bench.is_raw(disk, below)
         words = ["-B", backing_name(target, below), "-F", "raw" if raw else _format_of(below)]
-    node = chains.node_of(chains.layers_at(disk, said(disk, source.path), bench.timeline))
+    layers = chains.layers_at(disk, said(disk, source.path), bench.timeline)
+    node = chains.node_of(layers)
     told, begun = bench.tell, time.monotonic()
 
     def progress(percent: float) -> None:
         told("copy", f"{disk.id}: {percent:.0f} %", time.monotonic() - begun)
 
-    async def run(*words: str) -> None:
+    async def run(part: str, *words: str) -> None:
+        read = [layer.path for layer in layers]
         output = await run_tool(
-            (bench.qemu_img, *words), timeout=COPY_TIMEOUT, on_output=percentages(progress)
+            (bench.qemu_img, *words),
+            timeout=COPY_TIMEOUT,
+            on_output=percentages(progress),
+            confinement=rights(bench.qemu_img, read=read, write=[part]),
         )
         if output.status:
             for number in FULL:
@@ -270,11 +277,12 @@ async def _copy_disk(bench: Bench, disk: Disk, source: Layer, tag: str, target: 
     # Sharing (-U) is sound: QEMU, if it has the image open at all, has written everything out.
     with part_file(target) as (part, fd):
         await run(
+            part,
             *("convert", "-U", "-p", "-O", "qcow2", *words),
             *("-l", keyval(None, [("snapshot.name", tag)]), "--", f"json:{json.dumps(node)}", part),
         )
         name = backing_name(target, source.path)
-        await run("rebase", "-U", "-p", "-f", "qcow2", "-b", name, "-F", "qcow2", "--", part)
+        await run(part, "rebase", "-U", "-p", "-f", "qcow2", "-b", name, "-F", "qcow2", "--", part)
         await finish(asyncio.to_thread(publish, fd, part, target))
 
 

@@ -15,7 +15,7 @@ from attrs import Factory, define, evolve
 
 from qlaunch import records
 from qlaunch.aio import Spawner, finish, first_of
-from qlaunch.argv import build, scope_prefix
+from qlaunch.argv import build, confine, scope_prefix
 from qlaunch.errors import (
     HostError,
     LaunchError,
@@ -25,6 +25,7 @@ from qlaunch.errors import (
     TimedOutError,
 )
 from qlaunch.host.images import create_image
+from qlaunch.host.landlock import TCP, abi
 from qlaunch.host.process import Process
 from qlaunch.machine import memory_load, scope
 from qlaunch.machine.cables import Cables
@@ -189,12 +190,7 @@ async def _spawn(
     cables = await _cables(order, log, opened, undo)
     environment = environment_for_qemu(os.environ, [plan.display.password])
     helpers = _helpers(order, log, opened, undo)
-    record = machines.RunRecord(
-        started=time.time(),
-        warnings=order.warnings,
-        helpers=tuple(records.to_plain(helper.id) for helper in helpers),
-        passts=cables.saved(),
-    )
+    record = _record(order, helpers, cables)
     undo.callback(_forget, plan.name)
     # A thread that writes cannot be cancelled: what is undone must not appear again after it.
     await finish(asyncio.to_thread(_save, plan, order.leases, record))
@@ -211,6 +207,7 @@ async def _spawn(
         stderr_fd=log.fd,
         env=scope.environment(plan, environment),
         cwd="/",
+        confinement=confine.qemu(plan),
     )
     undo.push_async_callback(_end, process)
     opened.close()
@@ -225,8 +222,22 @@ async def _spawn(
         cables=cables,
         helpers=helpers,
         started=record.started,
+        landlock=record.landlock,
+        tcp=record.tcp,
     )
     return machine, record
+
+
+def _record(order: Order, helpers: list[Process], cables: Cables) -> machines.RunRecord:
+    landlock = abi() if order.plan.sandbox else 0
+    return machines.RunRecord(
+        started=time.time(),
+        landlock=landlock,
+        tcp=landlock < TCP or confine.uses_tcp(order.plan),
+        warnings=order.warnings,
+        helpers=tuple(records.to_plain(helper.id) for helper in helpers),
+        passts=cables.saved(),
+    )
 
 
 async def _end(process: Process) -> None:

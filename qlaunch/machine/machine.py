@@ -53,6 +53,8 @@ class Machine:
     consoles: dict[str, Console] = Factory(dict)
     helpers: list[Process] = Factory(list)
     started: float = 0.0
+    landlock: int = 0
+    tcp: bool = True
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from qlaunch.aio import finish
 from qlaunch.argv import graph
 from qlaunch.errors import BusyError, CommandError, TimedOutError
 from qlaunch.host.image_facts import image_contents
+from qlaunch.host.image_rights import rights
 from qlaunch.host.tool import failure, percentages, run_tool
 from qlaunch.machine import live
 from qlaunch.machine.bench import Bench, backing_name, path_of
@@ -217,7 +218,8 @@ async def offline(bench: Bench, merge: Merge, qemu_img: str, progress: Progress)
     facts = image_contents(ghost)
     if merge.way == "push":
         words = ["commit", "-p", "-d", "-f", "qcow2", "-b", _header_name(child), "--", child]
-        await _qemu_img(qemu_img, words, facts.allocated or 0, progress, child)
+        both = [child, ghost]
+        await _qemu_img(qemu_img, words, facts.allocated or 0, progress, child, write=both)
         return
     raw = bench.is_raw(disk, ghost)
     base = None if raw else facts.backing_path
@@ -268,13 +270,22 @@ def _sync(path: str) -> None:
 
 
 async def _qemu_img(
-    qemu_img: str, words: Sequence[str], size: int, progress: Progress, path: str
+    qemu_img: str,
+    words: Sequence[str],
+    size: int,
+    progress: Progress,
+    path: str,
+    *,
+    write: Sequence[str] = (),
 ) -> None:
     def watched(percent: float) -> None:
         progress(int(size * percent / 100), size)
 
     output = await run_tool(
-        [qemu_img, *words], timeout=OFFLINE_TIMEOUT, on_output=percentages(watched)
+        [qemu_img, *words],
+        timeout=OFFLINE_TIMEOUT,
+        on_output=percentages(watched),
+        confinement=rights(qemu_img, write=write or [path], below=[path]),
     )
     if output.status:
         raise failure(path, output)

@@ -19,6 +19,7 @@ from qlaunch.errors import (
     RefusedError,
 )
 from qlaunch.host.image_facts import image_contents, image_facts
+from qlaunch.host.image_rights import rights
 from qlaunch.host.newfile import write_error
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import live, plug_notes, plug_texts
@@ -144,7 +145,11 @@ async def _stand_absolutely(bench: Bench, disk: Disk, path: str) -> None:
         return
     below = disk.layers[1]
     words = ["rebase", "-u", "-f", "qcow2", "-F", below.format, "-b", below.path, "--", path]
-    output = await run_tool((bench.qemu_img, *words), timeout=REBASE_TIMEOUT)
+    output = await run_tool(
+        (bench.qemu_img, *words),
+        timeout=REBASE_TIMEOUT,
+        confinement=rights(bench.qemu_img, write=[path]),
+    )
     if output.status:
         raise failure(path, output)
     await asyncio.to_thread(sync, path)

@@ -60,6 +60,7 @@ async def plan_card(bench: Bench, wish: Mapping[str, object]) -> Planned:
     raise_first(each for each in fresh if each.level == "error")
     nic = _nic(after.plan, card.id)
     check_hot(bench.name, nic)
+    check_confined(bench, nic)
     check_address(bench.plan, nic.device, NO_PORT)
     return Planned(
         nic=nic,
@@ -87,6 +88,18 @@ def check_hot(name: str, nic: Nic) -> None:
         raise RefusedError(
             f"{name}: a card of the model {nic.model} cannot come or go while a q35 machine runs",
             hint="choose the model virtio or e1000e; or change the profile and restart it",
+        )
+
+
+def check_confined(bench: Bench, nic: Nic) -> None:
+    """Raises: RefusedError when the guest's TCP would go through a QEMU that may use none: what it
+    gave up at its start it cannot have back."""
+    if nic.backend == "user" and bench.machine is not None and not bench.machine.tcp:
+        raise RefusedError(
+            f"{bench.name}: QEMU was started without the right to TCP, which QEMU's user network"
+            " needs",
+            hint="install passt, which needs none; or say security.tcp = true in the profile and"
+            " restart",
         )
 
 

@@ -13,6 +13,7 @@ import stat
 
 from qlaunch.aio import finish
 from qlaunch.errors import ConflictError, HostError, NotFoundError, RefusedError
+from qlaunch.host.image_rights import rights
 from qlaunch.host.qcow2 import ImageError, ImageHeader, backing_path, read_header
 from qlaunch.host.tool import failure, run_tool
 from qlaunch.machine import names, texts
@@ -142,7 +143,8 @@ async def _rebase(old_data: str, new_data: str) -> None:
     """Let images that name their backing file by its whole old path name the new one."""
     for image, below, form in _strayed(old_data, new_data):
         command = ("qemu-img", "rebase", "-u", "-f", "qcow2", "-b", below, "-F", form, "--", image)
-        output = await run_tool(command, timeout=REBASE_TIMEOUT)
+        mine = rights("qemu-img", write=[image])
+        output = await run_tool(command, timeout=REBASE_TIMEOUT, confinement=mine)
         if output.status != 0:
             raise failure(f"{image} cannot be told where its backing file is now", output)
 

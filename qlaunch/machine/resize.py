@@ -13,6 +13,7 @@ from qlaunch.aio import finish
 from qlaunch.argv import plug
 from qlaunch.errors import HostError, PhaseError, RefusedError, UsageError
 from qlaunch.host.image_facts import image_contents, image_facts
+from qlaunch.host.image_rights import rights
 from qlaunch.host.newfile import FULL, write_error
 from qlaunch.host.tool import run_tool
 from qlaunch.machine.bench import Bench, virtual_size
@@ -88,7 +89,9 @@ async def _offline(bench: Bench, layer: Layer, size: int) -> None:
     if facts.holder:
         raise PhaseError(f"{layer.path} is in use by {facts.holder}")
     command = (bench.qemu_img, "resize", "-q", "-f", layer.format, "--", layer.path, str(size))
-    output = await run_tool(command, timeout=RESIZE_TIMEOUT)
+    below = [layer.path] if layer.format == "qcow2" else []
+    mine = rights(bench.qemu_img, write=[layer.path], below=below)
+    output = await run_tool(command, timeout=RESIZE_TIMEOUT, confinement=mine)
     if output.status:
         for number in FULL:
             if os.strerror(number) in output.stderr:

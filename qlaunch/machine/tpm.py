@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Mapping
 
+from qlaunch.argv import confine
 from qlaunch.errors import HostError
 from qlaunch.host.process import Process
 
@@ -34,5 +35,11 @@ def start_swtpm(
     ]  # fmt: skip
     # By its working directory: swtpm has no way to say a folder with a comma in its name.
     return Process.spawn(
-        argv, pass_fds=[number], stdout_fd=log_fd, stderr_fd=log_fd, env=environment, cwd=folder
+        argv,
+        pass_fds=[number],
+        stdout_fd=log_fd,
+        stderr_fd=log_fd,
+        env=environment,
+        cwd=folder,
+        confinement=confine.swtpm(folder),
     )

@@ -202,7 +202,7 @@ def _check_header(draft: Draft, key: str, facts: ImageFacts) -> None:
         draft.notes.error(
             key,
             f"{name} is a {facts.format} image; only qcow2 and raw can run",
-            hint=f"qemu-img convert -O qcow2 {shlex.quote(facts.path)} NEW.qcow2",
+            hint=f"qlaunch image import {shlex.quote(facts.path)} NEW.qcow2",
         )
 
 
@@ -216,7 +216,7 @@ def _check(draft: Draft, key: str, wish: wish_of.Disk, facts: ImageFacts, fmt: F
             f"{key}.format",
             f'says format = "qcow2", but {name} is {what}',
             hint='set format = "raw", or convert it:'
-            f" qemu-img convert -O qcow2 {shlex.quote(facts.path)} NEW.qcow2",
+            f" qlaunch image import {shlex.quote(facts.path)} NEW.qcow2",
         )
     elif fmt == "raw" and facts.format == "qcow2":
         draft.notes.warn(

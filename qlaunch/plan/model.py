@@ -345,6 +345,10 @@ class Plan:
     view: View = field(factory=View)
     ssh_user: str | None = None
     ssh_port: int = 22
+    sandbox: bool = True
+    tcp: bool = False
+    readable: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
     extra_args: tuple[str, ...] = ()
 
     def layers(self) -> Iterator[Layer]:

@@ -136,6 +136,10 @@ def _assemble(draft: Draft, shape: Board) -> Plan:
         view=display.view(profile),
         ssh_user=profile.ssh.user,
         ssh_port=profile.ssh.port or 22,
+        sandbox=profile.security.sandbox is not False,
+        tcp=bool(profile.security.tcp),
+        readable=profile.security.read,
+        writable=profile.security.write,
         extra_args=profile.qemu.args,
     )
     return _with_devices(draft, _with_drives(draft, plan))

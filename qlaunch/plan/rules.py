@@ -26,6 +26,17 @@ def check(draft: Draft) -> None:
         _windows11(draft)
     _moved_disks(draft)
     _limits(draft)
+    _security(draft)
+
+
+def _security(draft: Draft) -> None:
+    if draft.profile.security.sandbox is False:
+        draft.notes.warn(
+            "security.sandbox",
+            "QEMU is not confined: a guest that breaks out of it can do all that you can",
+            hint="take security.sandbox = false out; security.read and security.write open"
+            " single files and folders",
+        )
 
 
 def _board(draft: Draft) -> None:

@@ -162,6 +162,10 @@ PCI_ADDRESS = {
     "pattern_words": "a PCI address, such as '05.0' or '00:09.7' on the root bus, or '01:00.0'"
     " behind the first root port of q35",
 }
+ABSOLUTE_PATH = {
+    "pattern": r"/[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+",
+    "pattern_words": "an absolute path, such as '/opt/qemu'",
+}
 MAC_ADDRESS = {
     "pattern": r"[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}",
     "pattern_words": "a unicast MAC address, such as '52:54:00:12:34:56'",

@@ -33,6 +33,7 @@ from qlaunch.profile.tables import (
     Machine,
     Memory,
     Qemu,
+    Security,
     Sound,
     Ssh,
     Usb,
@@ -52,7 +53,7 @@ class Profile:
 
     TABLES: ClassVar[tuple[str, ...]] = (
         "machine", "cpu", "memory", "clock", "boot", "lifecycle", "display", "video", "sound",
-        "usb", "limits", "view", "ssh", "qemu",
+        "usb", "limits", "view", "ssh", "security", "qemu",
     )  # fmt: skip
     ARRAYS: ClassVar[tuple[str, ...]] = (
         "disk", "cdrom", "floppy", "nic", "input", "channel", "serial", "share",
@@ -98,6 +99,7 @@ class Profile:
     limits: Limits = key.table(Limits, "What it may take of the host.")
     view: View = key.table(View, "How `qlaunch view` shows it.")
     ssh: Ssh = key.table(Ssh, "How `qlaunch ssh` logs in.")
+    security: Security = key.table(Security, "How it is confined.")
     qemu: Qemu = key.table(Qemu, "The way out.")
     disk: tuple[Disk, ...] = key.tables(Disk, "Disks.")
     cdrom: tuple[Cdrom, ...] = key.tables(Cdrom, "CD drives.")

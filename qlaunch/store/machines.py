@@ -29,7 +29,8 @@ class RunRecord:
     `process`, `helpers` (swtpm) and `passts` (by the network card's id) are the plain data of a
     `host.process.ProcessId`; `started` is in seconds since the epoch. `begun` is said of a start
     with `--paused` that is complete: any other machine that has not executed an instruction was cut
-    off in the middle of its start.
+    off in the middle of its start. `landlock` is the version of Landlock that confines QEMU, 0
+    where nothing does; `tcp` is whether it may speak TCP.
     """
 
     version: int = RUN_VERSION
@@ -38,6 +39,8 @@ class RunRecord:
     helpers: tuple[Mapping[str, Any], ...] = ()
     passts: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     begun: bool = False
+    landlock: int = 0
+    tcp: bool = True
     warnings: tuple[Mapping[str, Any], ...] = ()
 
 

@@ -125,6 +125,8 @@ def _machine(
         },
         helpers=[helper for helper in helpers if helper is not None],
         started=record.started,
+        landlock=record.landlock,
+        tcp=record.tcp,
     )
 
 

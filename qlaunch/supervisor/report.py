@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from qlaunch.errors import NotFoundError, QlaunchError
+from qlaunch.host.landlock import FULL_FILES
 from qlaunch.host.usage import Usage, usage
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.rows import address, nic_row
@@ -35,6 +36,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "memory": None,
         "cpu": None,
         "accel": None,
+        "confined": [],
         "title": None,
         "guest": None,
         "profile": None,
@@ -52,6 +54,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "memory": used.rss if used else None,
         "cpu": _percent(used.cpu_seconds, machine.started) if used else None,
         "accel": plan.board.accel,
+        "confined": confinement(machine),
         "title": plan.title,
         "guest": plan.guest,
         "profile": plan.profile,
@@ -141,6 +144,7 @@ async def status(actor: Actor) -> dict[str, Any]:
         "uuid": plan.uuid,
         "operation": actor.operation.kind if actor.operation else None,
         **_board_sections(plan, live),
+        "security": security(machine),
         **_device_sections(plan, live),
         "limits": dict(plan.limits),
         "sockets": {"monitor": plan.chardev("monitor").path},
@@ -159,7 +163,6 @@ def _board_sections(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
             "firmware": plan.firmware.code.path if plan.firmware else "BIOS",
             "secure_boot": bool(plan.firmware and plan.firmware.secure),
             "tpm": plan.tpm is not None,
-            "confined": confinement(plan),
         },
         "cpu": {
             "model": ",".join((board.cpu, *board.cpu_flags)),
@@ -214,11 +217,26 @@ def _serial(plan: Plan, ident: str) -> dict[str, Any]:
     }
 
 
-def confinement(plan: Plan) -> str:
-    """How QEMU is confined, in a line."""
-    if plan.board.accel == "tcg":
-        return "seccomp; TCG is no security boundary (QEMU docs: security)"
-    return "seccomp"
+def confinement(machine: Machine) -> list[str]:
+    """What keeps QEMU from touching what is not its machine's."""
+    words = ["seccomp"] if machine.plan.sandbox else []
+    return [*words, f"landlock (ABI {machine.landlock})"] if machine.landlock else words
+
+
+def security(machine: Machine) -> dict[str, Any]:
+    """How well this computer is kept from the guest."""
+    tcp = "may use TCP" if machine.tcp else "no TCP"
+    gaps = []
+    if not machine.plan.sandbox:
+        gaps.append("not confined: the profile says security.sandbox = false")
+    elif not machine.landlock:
+        gaps.append("this kernel has no Landlock: QEMU may open every file that you may")
+    elif machine.landlock < FULL_FILES:
+        gaps.append("this kernel's Landlock does not keep QEMU from truncating files")
+    if machine.plan.board.accel == "tcg":
+        gaps.append("TCG is no security boundary (QEMU docs: security)")
+    confined = ", ".join(confinement(machine)) or "nothing"
+    return {"confined": confined, "network": tcp, "gaps": gaps}
 
 
 def _disk(disk: Disk, live: dict[str, Any]) -> dict[str, Any]:

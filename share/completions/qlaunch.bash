@@ -230,7 +230,7 @@ _qlaunch_verb() {
             ;;
         'image')
             options='--json -q --quiet -v --verbose --no-color -h --help'
-            kinds=('@chain info create resize convert check')
+            kinds=('@chain info create resize import convert check')
             values=()
             ;;
         'image chain')
@@ -252,6 +252,11 @@ _qlaunch_verb() {
             options='--json -q --quiet -v --verbose --no-color -h --help'
             kinds=('FILE' '')
             values=()
+            ;;
+        'image import')
+            options='--format --part --json -q --quiet -v --verbose --no-color -h --help'
+            kinds=('FILE' '')
+            values=([--format]='' [--part]='FILE')
             ;;
         'image convert')
             options='--format --from --json -q --quiet -v --verbose --no-color -h --help'

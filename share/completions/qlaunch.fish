@@ -505,6 +505,15 @@ complete -c qlaunch -n '__qlaunch_does image resize' -s q -l quiet -d 'print no 
 complete -c qlaunch -n '__qlaunch_does image resize' -s v -l verbose -d 'print more'
 complete -c qlaunch -n '__qlaunch_does image resize' -l no-color -d 'print no colours'
 complete -c qlaunch -n '__qlaunch_does image resize' -s h -l help -d 'show this help and end'
+complete -c qlaunch -n '__qlaunch_is image; and not __qlaunch_action' -a import -d 'take an image of another program in, confined'
+complete -c qlaunch -n '__qlaunch_does image import' -F
+complete -c qlaunch -n '__qlaunch_does image import' -l format -x -d 'what FILE is'
+complete -c qlaunch -n '__qlaunch_does image import' -l part -rF -d 'another file of which the image consists'
+complete -c qlaunch -n '__qlaunch_does image import' -l json -d 'print data for programs'
+complete -c qlaunch -n '__qlaunch_does image import' -s q -l quiet -d 'print no progress, no notes'
+complete -c qlaunch -n '__qlaunch_does image import' -s v -l verbose -d 'print more'
+complete -c qlaunch -n '__qlaunch_does image import' -l no-color -d 'print no colours'
+complete -c qlaunch -n '__qlaunch_does image import' -s h -l help -d 'show this help and end'
 complete -c qlaunch -n '__qlaunch_is image; and not __qlaunch_action' -a convert -d 'write an image anew in another format'
 complete -c qlaunch -n '__qlaunch_does image convert' -F
 complete -c qlaunch -n '__qlaunch_does image convert' -l format -xa 'qcow2 raw' -d '(default: qcow2)'

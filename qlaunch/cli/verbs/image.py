@@ -74,11 +74,32 @@ def _convert_parser(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _import_parser(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Take an image from somebody else in, as a new qcow2 image: VMDK, VDI, VHDX and more.\n"
+        "qemu-img reads it with rights to nothing but that file, and with limits to memory, time\n"
+        "and size. An image that leads to other files is refused; `convert` is for your own."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  qlaunch image import winxp.vmdk                  winxp.qcow2 here\n"
+        "  qlaunch image import a.vmdk b.qcow2 --part a-s001.vmdk"
+    )
+    parser.add_argument("file", metavar="FILE", help="the image")
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the image to be made")
+    parser.add_argument("--format", metavar="FORMAT", help="what FILE is")
+    parser.add_argument(
+        "--part", metavar="FILE", action="append", default=[],
+        help="another file of which the image consists",
+    )  # fmt: skip
+
+
 ACTIONS = {
     "chain": ("show what an image stands on", _chain_parser),
     "info": ("show an image and who uses it", disk.ACTIONS["info"][1]),
     "create": ("make an image", disk.ACTIONS["create"][1]),
     "resize": ("make an image larger", _resize_parser),
+    "import": ("take an image of another program in, confined", _import_parser),
     "convert": ("write an image anew in another format", _convert_parser),
     "check": ("check an image, and mend it", disk.ACTIONS["check"][1]),
 }
@@ -87,11 +108,12 @@ ACTIONS = {
 def run(args: argparse.Namespace) -> int:
     if args.action == "chain":
         return _chain(args)
-    from qlaunch.cli import image_files, images
+    from qlaunch.cli import image_files, image_import, images
 
     return {
         "info": images.info, "create": images.create, "check": images.check,
         "resize": image_files.resize, "convert": image_files.convert,
+        "import": image_import.run,
     }[args.action](args)  # fmt: skip
 
 

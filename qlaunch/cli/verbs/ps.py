@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 LONGEST = 5.0
 HEADER = ("NAME", "STATE", "SINCE", "PID", "MEM", "CPU", "NETWORK", "CONNECT")
 FIELDS = (
-    "name", "state", "since", "pid", "memory", "cpu", "accel", "title", "network", "display",
-    "profile", "warnings",
+    "name", "state", "since", "pid", "memory", "cpu", "accel", "confined", "title", "network",
+    "display", "profile", "warnings",
 )  # fmt: skip
 COLORS = {
     "running": output.GREEN,
@@ -128,8 +128,8 @@ def _stopped(running: set[str]) -> list[dict[str, Any]]:
             last = last_end(name)
             listed.append(
                 {"name": name, "state": paths.stopped_state(name), "since": last.get("when"),
-                 "pid": None, "memory": None, "cpu": None, "accel": None, "title": None,
-                 "network": [], "display": [], "profile": profile, "warnings": [],
+                 "pid": None, "memory": None, "cpu": None, "accel": None, "confined": [],
+                 "title": None, "network": [], "display": [], "profile": profile, "warnings": [],
                  "reason": last.get("reason")}
             )  # fmt: skip
     return listed
