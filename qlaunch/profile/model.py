@@ -24,6 +24,7 @@ from qlaunch.profile.devices import (
     Share,
 )
 from qlaunch.profile.screens import Display, View
+from qlaunch.profile.security import Security
 from qlaunch.profile.tables import (
     Boot,
     Clock,
@@ -33,7 +34,6 @@ from qlaunch.profile.tables import (
     Machine,
     Memory,
     Qemu,
-    Security,
     Sound,
     Ssh,
     Usb,
