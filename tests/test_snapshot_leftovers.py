@@ -96,3 +96,15 @@ def test_memory_that_was_being_saved_is_removed_unless_the_list_is_damaged(rig: 
     damaged.unlink()
     rig.up()
     assert not memory.exists()
+
+
+def test_a_prune_removes_no_memory_when_the_list_is_damaged(rig: Rig) -> None:
+    rig.up()
+    rig.ready()
+    rig.ask("snapshot-create", name="demo", snapshot="one")
+    kept = Path(store.file_of("demo", 1, "memory"))
+    assert kept.exists()
+    rig.kill()
+    Path(store.list_path("demo")).write_text("{", encoding="utf-8")
+    rig.ask("snapshot-prune", name="demo", keep=0)
+    assert kept.exists()

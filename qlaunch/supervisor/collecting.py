@@ -22,7 +22,8 @@ from qlaunch.machine import merge as merging
 from qlaunch.machine.bench import Bench, path_of, telling
 from qlaunch.machine.garbage import find_steps, still_owned
 from qlaunch.machine.unused import drop_unused_nodes
-from qlaunch.store import files, timeline
+from qlaunch.store import files
+from qlaunch.supervisor import leftovers
 from qlaunch.supervisor.benches import bench_of
 from qlaunch.tree.garbage import Keep, Unlink, after
 from qlaunch.tree.model import Merge
@@ -138,7 +139,7 @@ class Collector:
         return True
 
     async def _leave_tidy(self, bench: Bench) -> None:
-        await asyncio.to_thread(timeline.remove_strays, bench.name, bench.timeline)
+        await leftovers.sweep(bench.name)
         owned = await asyncio.to_thread(still_owned, bench)
         tidy = evolve(bench.timeline, owned=owned, merges=(), due=False)
         if tidy != bench.timeline:
