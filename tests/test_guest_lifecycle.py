@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,20 @@ def test_with_destroy_a_panic_ends_the_machine(guest_home: Home, guest_initrd: P
         assert "panic" in how_it_ended(guest)
 
 
+def test_with_dump_the_memory_of_a_guest_that_panicked_is_kept(
+    guest_home: Home, guest_initrd: Path
+) -> None:
+    said = '[lifecycle]\non_crash = "dump"\n'
+    with Guest(guest_home, guest_initrd, said, words="bare=1") as guest:
+        guest.boot()
+        guest.tell(PANIC)
+        assert "panic" in how_it_ended(guest)
+        said_where = re.search(r"the guest's memory is in (\S+)", guest.qlaunch("logs").out)
+        assert said_where
+        with open(said_where[1], "rb") as dump:
+            assert dump.read(8) in (b"KDUMP   ", b"makedump")
+
+
 def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
     guest_home: Home, guest_initrd: Path
 ) -> None:
@@ -80,3 +96,26 @@ def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
         assert guest.status()["pid"]
         guest.qlaunch("down")
         assert guest.state() == "stopped"
+
+
+def test_a_clock_that_the_guest_has_set_stays_so(guest_home: Home, guest_initrd: Path) -> None:
+    with Guest(guest_home, guest_initrd, words="bare=1") as guest:
+        guest.boot()
+        for wanted in (7200, 3600, 0):  # the second from a clock that was moved before
+            guest.run(f"date -s @$(($(date +%s) - {ahead(guest)} + {wanted}))")
+            guest.run("busybox hwclock -w -u")
+            near = "|".join(str(abs(wanted + off)) for off in (-2, -1, 0, 1, 2))
+            guest.await_log(rf"the guest has set its clock: [+-]({near}) s")
+            guest.qlaunch("kill")
+            guest.boot()
+            assert abs(ahead(guest) - wanted) < SLACK
+        assert "base=utc" in guest.qlaunch("argv").out
+
+
+# A guest under TCG takes long to boot, and reads the clock at its beginning.
+SLACK = 60
+
+
+def ahead(guest: Guest) -> int:
+    """By how many seconds the guest's hardware clock is before ours."""
+    return round(int(guest.run("cat /sys/class/rtc/rtc0/since_epoch")) - time.time())

@@ -33,15 +33,35 @@ def test_several_clients_see_the_same(rig: Rig) -> None:
         one.send("+")
         for console in (one, two):
             console.expect(r"count=1\r")
+
+
+def test_one_types_and_the_next_when_that_one_has_left(rig: Rig) -> None:
+    rig.up()
+    with rig.console(read_only=True) as onlooker, rig.console() as two:
+        with rig.console() as three:
+            three.expect("READY\r\n")
+            three.send("+++")  # lost: `two` types
+            two.send("?")
+            assert "count=0" in three.expect(r"up=.*\r")[0]
+        with rig.console(take=True) as four:
+            four.expect("READY\r\n")
+            two.send("+++")
+            four.send("+")
+            two.expect(r"count=1\r")
+        two.socket.settimeout(0.5)
+        until(lambda: two.says(r"up=\d+ boots=1 count=1"), "its turn again")
+        two.socket.settimeout(30)
+        onlooker.send("+++")
         two.send("+")
-        for console in (one, two):
-            console.expect(r"count=2\r")
+        onlooker.expect(r"count=2\r")
+    with raw(request("console", name="demo")) as later:
+        assert answer(later)["result"]["types"]
 
 
 def test_a_client_that_never_reads_stops_nobody(rig: Rig) -> None:
     rig.up()
     rig.ready()
-    with raw(request("console", name="demo")) as deaf, rig.console() as console:
+    with rig.console() as console, raw(request("console", name="demo")) as deaf:
         console.expect("READY\r\n")
         for turn in range(5):
             console.send("?" * 50 + "+")

@@ -128,3 +128,31 @@ def test_a_machine_is_adopted_without_space(rig: Rig, own_place: Path) -> None:
     assert rig.ask("down", name="demo")["how"]
     assert nothing_left() == []
     assert os.path.exists(paths.state_dir())
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_guest_stops_for_a_full_disk_and_goes_on_by_itself_when_there_is_space(
+    rig: Rig, own_place: Path, adopted: bool
+) -> None:
+    rig.up()
+    rig.ready()
+    # From now on what the guest writes needs new clusters.
+    rig.ask("snapshot-create", name="demo", snapshot="one", disks_only=True)
+    filler = fill(str(own_place / "data"))
+    with rig.console() as console:
+        console.expect("READY\r\n")
+        console.send("x\r")
+        until(lambda: rig.row()["state"] == "io-error", "the guest to stop")
+    if adopted:
+        rig.kill_supervisor()
+    told = until(lambda: rig.row()["warnings"], "the reason")[0]
+    assert f"no space left on {own_place / 'data'}" in told["message"]
+    assert "goes on by itself" in told["hint"]
+    with rig.console() as console:
+        filler.unlink()
+        console.expect("saved\r\n")
+        console.send("+")
+        console.expect(r"count=1\r")
+    until(lambda: rig.row()["state"] == "running", "the state")
+    until(lambda: not rig.row()["warnings"], "an end of the trouble")
+    assert "the guest goes on" in rig.machine_log()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qlaunch.plan.model import Lifecycle
@@ -25,7 +27,8 @@ POWER_OFF, RESET = "q", "r"
     ],
 )
 @pytest.mark.parametrize(
-    "word, action", [("destroy", "quit"), ("restart", "reset"), ("preserve", "stay")]
+    "word, action",
+    [("destroy", "quit"), ("restart", "reset"), ("preserve", "stay"), ("dump", "quit")],
 )
 def test_each_end_follows_its_own_policy(reason: str, key: str, word: str, action: str) -> None:
     life = Lifecycle(**{key: word})  # type: ignore[arg-type]
@@ -109,6 +112,35 @@ def test_a_stop_that_was_given_up_leaves_the_policy_as_it_was(rig: Rig) -> None:
         console.send(POWER_OFF)
         console.expect("READY\r\n")
     assert rig.row()["state"] == "running"
+
+
+@pytest.mark.qemu
+def test_a_restart_is_a_power_cycle_once_the_profile_is_another(rig: Rig) -> None:
+    path = write_profile("demo", "[lifecycle]\npower_cycle = true\n")
+    pid = rig.up("demo", "cpu.count=1")["pid"]
+    with rig.console() as console:
+        console.expect("READY\r\n")
+        console.send(RESET)
+        console.expect("READY\r\n")  # nothing has changed
+        write_profile("demo", "# a comment changes nothing\n[lifecycle]\npower_cycle = true\n")
+        console.send(RESET)
+        console.expect("READY\r\n")
+        assert rig.row()["pid"] == pid
+        text = Path(path).read_text(encoding="utf-8").replace('"32MiB"', '"nonsense"')
+        Path(path).write_text(text, encoding="utf-8")
+        console.send(RESET)
+        console.expect("READY\r\n")  # what cannot start changes nothing
+        until(lambda: "no power cycle" in rig.machine_log(), "the reason")
+        assert rig.row()["pid"] == pid
+        Path(path).write_text(text.replace('"nonsense"', '"48MiB"'), encoding="utf-8")
+        console.send(RESET)
+        console.wait_end()
+    until(lambda: rig.row().get("pid") not in (None, pid), "another QEMU")
+    until(lambda: rig.row()["state"] == "running", "its start")
+    assert rig.ask("status", name="demo")["memory_size"]["size"] == "48MiB"
+    rig.ready()
+    rig.ask("down", name="demo")
+    assert nothing_left() == []
 
 
 # ---- boot.once ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab import HOME, PYTHON, ROOT_HOME, UID, Lab
+from tests.lab.log import Log
 from tests.lab.person import (
     PATIENCE,
     SCOPE,
@@ -125,6 +126,15 @@ def test_a_restart_and_a_stop_of_the_service_keep_the_machine(person: Person) ->
     assert main_pid(person)
 
 
+def test_a_restart_in_place_keeps_the_services_process(person: Person) -> None:
+    pid, supervisor = person.ask("up", "demo")["pid"], main_pid(person)
+    assert person.ask("supervisor", "restart")["pid"] == supervisor
+    assert (main_pid(person), state(person, SERVICE)) == (supervisor, "active")
+    assert qemu(person) == pid
+    person.run("systemctl", person.manager, "restart", SERVICE)
+    assert qemu(person) == pid
+
+
 def test_a_supervisor_without_a_service_hands_over_to_it(lab: Lab) -> None:
     with user_of(lab, root=False) as user:
         pid = user.ask("up", "demo")["pid"]
@@ -231,33 +241,6 @@ def test_a_machines_unit_fails_when_it_cannot_start(user: Person) -> None:
 
 
 # ---- the end of the computer ---------------------------------------------------------------------
-
-
-class Log:
-    """The machine's log, which can be read on when its computer is gone."""
-
-    def __init__(self, person: Person) -> None:
-        home = ROOT_HOME if person.root else HOME
-        path = person.lab.path(f"{home}/.local/state/qlaunch/machines/demo/log")
-        self._file = path.open(encoding="utf-8")
-        self._file.seek(0, 2)  # what an earlier machine said is not meant
-        self._seen: list[str] = []
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def wait(self, words: str) -> str:
-        """The next line with these words."""
-
-        def found() -> bool:
-            self._seen.append(self._file.readline())
-            return words in self._seen[-1]
-
-        until(found)
-        return self._seen[-1]
 
 
 class Deaf:

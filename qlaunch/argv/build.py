@@ -21,7 +21,8 @@ class Handles:
 
     `images` maps a file node to the set that holds it (`sets` says which descriptors are in a
     set, `marks` which file they are of), `sockets` a chardev to its descriptor, `cables` a network
-    card to what leads out of it. Empty handles give a command line by path, which a person can run.
+    card to what leads out of it. `rtc_base` is the moment at which the clock of a guest starts that
+    has set it. Empty handles give a command line by path, which a person can run.
     """
 
     images: Mapping[str, int] = field(factory=dict)
@@ -29,6 +30,7 @@ class Handles:
     marks: Mapping[int, str] = field(factory=dict)
     sockets: Mapping[str, int] = field(factory=dict)
     cables: Mapping[str, cables.Cable] = field(factory=dict)
+    rtc_base: str | None = None
 
     def file_name(self, layer: Layer) -> str:
         number = self.images.get(layer.file_node)
@@ -46,7 +48,7 @@ def build(plan: Plan, handles: Handles, *, incoming: bool = False) -> tuple[Opti
     return (
         (plan.emulator,),
         *_basics(plan),
-        *_board(plan),
+        *_board(plan, handles),
         *_boot(plan),
         *_sets(handles),
         *_objects(plan),
@@ -104,7 +106,7 @@ def _basics(plan: Plan) -> Iterator[Option]:
         yield ("-sandbox", SANDBOX)
 
 
-def _board(plan: Plan) -> Iterator[Option]:
+def _board(plan: Plan, handles: Handles) -> Iterator[Option]:
     board = plan.board
     machine = list(board.options)
     if plan.firmware:
@@ -116,7 +118,7 @@ def _board(plan: Plan) -> Iterator[Option]:
     yield ("-smp", keyval(str(board.cpus), [(name, str(value)) for name, value in shape]))
     yield ("-m", f"size={board.memory >> 10}k")
     drift = [("driftfix", "slew")] if board.rtc_drift == "slew" else []
-    yield ("-rtc", keyval(None, [("base", board.rtc_base), *drift]))
+    yield ("-rtc", keyval(None, [("base", handles.rtc_base or board.rtc_base), *drift]))
     for driver, name, value in plan.globals:
         yield ("-global", keyval(None, [("driver", driver), ("property", name), ("value", value)]))
 

@@ -1,13 +1,17 @@
-"""The guest's clock, which stood still while its memory lay in a file."""
+"""The guest's clock: set right where it stood still, kept where the guest has set it itself."""
 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 
 from qlaunch.errors import QlaunchError
 from qlaunch.machine.machine import Machine
+from qlaunch.plan.model import Board
 from qlaunch.qmp.agent import Agent
 
+# What a guest's clock is off by less is a matter of rounding.
+LEAST_OFFSET = 2
 # Windows takes a second.
 SET_TIMEOUT = 10.0
 
@@ -34,3 +38,11 @@ async def set_right(machine: Machine) -> bool:
             await agent.close()
     machine.log.say("the guest's clock is set")
     return True
+
+
+def rtc_base(board: Board) -> str | None:
+    """The moment at which the hardware clock starts of a guest that has set it; else None."""
+    if abs(board.rtc_offset) < LEAST_OFFSET:
+        return None
+    now = datetime.now(UTC) if board.rtc_base == "utc" else datetime.now()
+    return (now + timedelta(seconds=board.rtc_offset)).strftime("%Y-%m-%dT%H:%M:%S")

@@ -33,6 +33,7 @@ class Console:
         self._open_log()
         self._ring = bytearray(_tail(log_path) if recall else b"")
         self._clients: set[asyncio.StreamWriter] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._ears: list[Callable[[bytes], None]] = []
         self._port: asyncio.WriteTransport | None = None
         self._ended = False
@@ -63,6 +64,18 @@ class Console:
         """The last output, for a client that comes now."""
         return bytes(self._ring)
 
+    def claim(self, client: asyncio.StreamWriter, *, take: bool = False) -> bool:
+        """Be the one who types, or who does so once those before have left; `take` comes first.
+
+        Returns: whether `client` may type now.
+        """
+        self._writers.insert(0 if take else len(self._writers), client)
+        return self.may_write(client)
+
+    def may_write(self, client: asyncio.StreamWriter) -> bool:
+        """Whether `client` is the one who types: two at once would only garble it."""
+        return self._writers[:1] == [client]
+
     def add(self, client: asyncio.StreamWriter) -> None:
         """Send all output to `client` from now on, the backlog first."""
         client.write(self.backlog)
@@ -82,6 +95,7 @@ class Console:
 
     def remove(self, client: asyncio.StreamWriter) -> None:
         self._clients.discard(client)
+        self._writers = [each for each in self._writers if each is not client]
 
     def close(self) -> None:
         """End all clients' views and the log."""

@@ -29,6 +29,7 @@ from qlaunch.host.landlock import TCP, abi
 from qlaunch.host.process import Process
 from qlaunch.machine import memory_load, scope
 from qlaunch.machine.cables import Cables
+from qlaunch.machine.clock import rtc_base
 from qlaunch.machine.console import Console
 from qlaunch.machine.gateway import Gateway
 from qlaunch.machine.handles import Opened, open_all
@@ -194,7 +195,8 @@ async def _spawn(
     undo.callback(_forget, plan.name)
     # A thread that writes cannot be cancelled: what is undone must not appear again after it.
     await finish(asyncio.to_thread(_save, plan, order.leases, record))
-    options = build(plan, opened.handles, incoming=order.incoming is not None)
+    handles = evolve(opened.handles, rtc_base=rtc_base(plan.board))
+    options = build(plan, handles, incoming=order.incoming is not None)
     argv = [word for option in options for word in option]
     log.say(
         f"starting {plan.name} with QEMU {plan.qemu_version}"

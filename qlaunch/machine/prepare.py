@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -56,11 +58,24 @@ async def prepare(
     leases, places = machines.load_leases(machine), machines.places(machine)
     heads = heads_of(profile, places)
     facts = await look(profile, places, heads)
-    return Prepared(
-        profile=profile,
-        facts=facts,
-        resolution=resolve(profile, facts, leases, places, heads),
+    found = resolve(profile, facts, leases, places, heads)
+    plan = evolve(
+        found.plan,
+        made_from=_digest(profile, facts),
+        overrides=tuple(overrides),
+        said_in=folder or (os.getcwd() if overrides else None),
     )
+    return Prepared(profile=profile, facts=facts, resolution=evolve(found, plan=plan))
+
+
+def _digest(profile: Profile, facts: Facts) -> str:
+    """What tells whether another start would be one of another machine: what the profile says,
+    wherever in its files it says that, and the QEMU program."""
+    said = repr((evolve(profile, origins={}), facts.qemu.path, facts.qemu.version_text))
+    with contextlib.suppress(OSError):
+        program = os.stat(facts.qemu.path)
+        said += f" {program.st_size} {program.st_mtime_ns}"
+    return hashlib.blake2s(said.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def heads_of(profile: Profile, places: Places) -> dict[str, str]:

@@ -47,7 +47,7 @@ async def _ask_until_gone(machine: Machine, step: Step) -> None:
         await quietly(machine, "cont", POWERDOWN_TIMEOUT)
     if state != "unresponsive" and await _agent_shutdown(machine):
         step("agent", "the guest agent was asked to shut down")
-        if await _gone(machine, PRESS_AGAIN):
+        if await gone(machine, PRESS_AGAIN):
             return
     presses = 0
     while not machine.process.ended:
@@ -57,7 +57,7 @@ async def _ask_until_gone(machine: Machine, step: Step) -> None:
             step("button", f"power button pressed{times}")
         elif not machine.process.ended:
             step("wait", f"QEMU (pid {machine.process.pid}) does not answer")
-        await _gone(machine, PRESS_AGAIN)
+        await gone(machine, PRESS_AGAIN)
 
 
 async def _agent_shutdown(machine: Machine) -> bool:
@@ -78,7 +78,8 @@ async def _agent_shutdown(machine: Machine) -> bool:
     return True
 
 
-async def _gone(machine: Machine, seconds: float) -> bool:
+async def gone(machine: Machine, seconds: float) -> bool:
+    """Whether QEMU ends within `seconds`."""
     try:
         await machine.process.wait(timeout=seconds)
     except TimeoutError:
@@ -96,7 +97,7 @@ async def force(machine: Machine, step: Step) -> None:
     if await machine.run_state() != "unresponsive":
         step("quit", "QEMU is told to quit")
         await quietly(machine, "quit", QUIT_TIMEOUT)
-        if await _gone(machine, QUIT_TIMEOUT):
+        if await gone(machine, QUIT_TIMEOUT):
             return
     await force_process(machine.process, machine.name, step)
 

@@ -210,6 +210,7 @@ def board(draft: Draft, accel: Literal["kvm", "tcg"]) -> Board:
         memory_current=current,
         rtc_base="localtime" if wish.clock.base == "localtime" else "utc",
         rtc_drift="slew" if wish.clock.drift == "slew" else "none",
+        rtc_offset=draft.leases.rtc_offset,
     )
 
 

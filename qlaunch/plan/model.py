@@ -32,7 +32,8 @@ class Leases:
 
     `machine_asked` is the name in the profile for which `machine_type` was pinned. `places` maps a
     device's id to `BUS/ADDRESS`. `buses` remembers the bus each disk was started on. `once_done` is
-    the `boot.once` that has been used up.
+    the `boot.once` that has been used up, `rtc_offset` by how many seconds the guest has set its
+    clock from the one that the profile says.
     """
 
     version: int = 1
@@ -43,6 +44,7 @@ class Leases:
     places: Mapping[str, str] = field(factory=dict)
     buses: Mapping[str, str] = field(factory=dict)
     once_done: str | None = None
+    rtc_offset: int = 0
 
 
 @frozen(kw_only=True)
@@ -271,6 +273,7 @@ class Lifecycle:
     on_crash: Policy = "destroy"
     watchdog_action: str = "reset"
     stop_timeout: float = 90.0
+    power_cycle: bool = False
     after: tuple[str, ...] = ()
     start_delay: float = 0.0
 
@@ -292,6 +295,7 @@ class Board:
     memory_current: int
     rtc_base: Literal["utc", "localtime"]
     rtc_drift: Literal["none", "slew"]
+    rtc_offset: int = 0
 
 
 @frozen(kw_only=True)
@@ -340,6 +344,11 @@ class Plan:
     serials: tuple[str, ...] = ()
     agent: str | None = None
     rng: bool = False
+    # Of what profile and QEMU it was made, in a word; what was said over that profile (--set), and
+    # the folder where relative paths in there start.
+    made_from: str = ""
+    overrides: tuple[str, ...] = ()
+    said_in: str | None = None
     scope: Literal["user", "system"] | None = None
     limits: Mapping[str, str] = field(factory=dict)
     view: View = field(factory=View)

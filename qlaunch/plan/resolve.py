@@ -202,6 +202,7 @@ def _lifecycle(profile: Profile) -> Lifecycle:
         on_crash=wish.on_crash or plain.on_crash,  # type: ignore[arg-type]
         watchdog_action=profile.machine.watchdog_action or plain.watchdog_action,
         stop_timeout=wish.stop_timeout or plain.stop_timeout,
+        power_cycle=bool(wish.power_cycle),
         after=wish.after,
         start_delay=wish.start_delay or plain.start_delay,
     )

@@ -128,4 +128,4 @@ class Profile:
         return self.origins.get(name, "").startswith("@")
 
 
-Policy = Literal["destroy", "restart", "preserve"]
+Policy = Literal["destroy", "restart", "preserve", "dump"]

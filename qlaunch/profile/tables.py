@@ -223,8 +223,17 @@ class Lifecycle:
     on_reboot: str | None = key.choice(
         "The guest restarted.", "destroy", "restart", "preserve", otherwise="`restart`"
     )
+    power_cycle: bool | None = key.boolean(
+        "The guest's restart is a full power cycle once the profile or QEMU is another one.",
+        otherwise="false",
+    )
     on_crash: str | None = key.choice(
-        "The guest panicked, or QEMU died.", "destroy", "restart", "preserve", otherwise="`destroy`"
+        "The guest panicked, or QEMU died. `dump` keeps its memory for a debugger, and ends it.",
+        "destroy",
+        "restart",
+        "preserve",
+        "dump",
+        otherwise="`destroy`",
     )
     stop_timeout: float | None = key.duration(
         "How long `down` waits for the guest to power off.",
@@ -234,8 +243,7 @@ class Lifecycle:
         example="3min",
     )
     after: tuple[str, ...] = key.words(
-        "Machines that start before this one and stop after it, when several are started or stopped"
-        " together (`up --all`, `down --all`, with the computer).",
+        "Machines that start before this one and stop after it (`--all`, with the computer).",
         example='["dc"]',
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}",
         pattern_words="the name of a machine",

@@ -117,13 +117,14 @@ def save_run(name: str, record: RunRecord) -> None:
     files.write_json(_file(name, "run.json"), records.to_plain(record), lasting=False)
 
 
-def end_run(name: str, reason: str, when: float) -> None:
-    """Note how the machine ended; from then on it counts as stopped.
+def end_run(name: str, reason: str, when: float, *, failed: bool = False) -> None:
+    """Note how the machine ended; from then on it counts as stopped, or as failed.
 
     The reason is a courtesy, the end is not: without space for it the machine still ends.
     """
     try:
-        files.write_json(_file(name, "last.json"), {"version": 1, "reason": reason, "when": when})
+        end = {"version": 1, "reason": reason, "when": when, **({"failed": True} if failed else {})}
+        files.write_json(_file(name, "last.json"), end)
     finally:
         files.remove(_file(name, "run.json"))
 

@@ -15,6 +15,7 @@ from attrs import define, evolve, frozen
 from qlaunch.aio import finish
 from qlaunch.errors import BusyError, PhaseError, QlaunchError
 from qlaunch.host.process import Process
+from qlaunch.machine import stop
 from qlaunch.machine.console import Console
 from qlaunch.machine.launch import Order, launch
 from qlaunch.machine.machine import Machine, describe_end
@@ -79,9 +80,9 @@ class Actor:
         self.operation: Operation | None = None
         self.state = "starting"
         self.since = time.time()
-        self.stop_asked = False
-        self.keeps_unit = False
+        self.stop_asked = self.given_up = self.cycle = self.keeps_unit = False
         self.warnings: Sequence[Mapping[str, Any]] = ()
+        self.trouble: Mapping[str, Any] | None = None  # why the guest stands still just now
         self.gone = asyncio.Event()
         self.shutdown: str | None = None
         self.restarts: list[float] = []
@@ -167,7 +168,12 @@ class Actor:
             key: value for key, value in order.environment.items() if secret and key == secret.env
         }
         self._order = evolve(
-            order, environment=kept, paused=False, step=_told_nobody, incoming=None, before_go=None
+            order,
+            environment=kept,
+            paused=False,
+            step=lambda step, text, seconds: None,
+            incoming=None,
+            before_go=None,
         )
         self.watch(machine)
         self.tell("started", pid=machine.process.pid, profile=order.plan.profile)
@@ -176,7 +182,7 @@ class Actor:
     def watch(self, machine: Machine) -> None:
         """Take over a machine that runs: from now on its happenings come to the inbox."""
         self.machine = machine
-        self.shutdown = None
+        self.shutdown = self.trouble = None
         self._log_start = machine.log.position()
         self._inbox = asyncio.Queue()
         if machine.session is not None:
@@ -234,7 +240,7 @@ class Actor:
         try:
             if isinstance(happening, Event):
                 await reactions.react(self, machine, happening)
-            elif not await _ended_within(machine.process, LAST_MOMENT):
+            elif not await stop.gone(machine, LAST_MOMENT):
                 machine.log.say("QEMU closed its monitor")
                 self.note_state("unresponsive")
         except QlaunchError as error:
@@ -257,35 +263,41 @@ class Actor:
         machine.log.say(f"ended: {reason}")
         await machine.clear_away()
         self.machine = None
-        if crashed and machine.plan.lifecycle.on_crash == "restart" and self.may_restart():
+        by_policy = crashed and machine.plan.lifecycle.on_crash == "restart"
+        if (self.cycle or by_policy) and self.may_restart():
             self.state = "starting"
             self._work = self._tasks.create_task(self._relaunch(machine.plan, reason))
             return
-        await self._end(reason, failed=crashed)
+        if self.given_up:
+            reason = f"{reason}; {policy.TOO_OFTEN}"
+        await self._end(reason, failed=crashed or self.given_up)
 
     def may_restart(self) -> bool:
         """Count a start by policy; False when there were too many in the last minute."""
         now = time.monotonic()
         self.restarts = policy.recent(self.restarts, now)
-        if self.stop_asked or len(self.restarts) >= policy.RESTARTS:
+        self.given_up = not self.stop_asked and len(self.restarts) >= policy.RESTARTS
+        if self.stop_asked or self.given_up:
             return False
         self.restarts.append(now)
         return True
 
     async def _relaunch(self, plan: Plan, reason: str) -> None:
-        from qlaunch.supervisor import continuing  # it imports us
+        from qlaunch.supervisor import cycling  # it imports us
 
-        leases = machines.load_leases(self.name)
-        again = policy.second_start(plan, once_done=leases.once_done)
-        order = self._order or Order(plan=again, leases=leases, group=self._tasks)
-        order = evolve(order, plan=again, leases=leases, warnings=tuple(self.warnings))
         try:
             await self._until_tidied()
             if self.stop_asked:  # just now
                 await finish(self._end(reason, failed=False))
                 return
             with self.operate("starting"):
-                await self._launch(await continuing.from_here(order))
+                anew, self.cycle = self.cycle, False
+                before = self._order
+                if anew:
+                    order = await cycling.fresh_order(plan, self._tasks, before)
+                else:
+                    order = await cycling.same_order(plan, self._tasks, before, self.warnings)
+                await self._launch(order)
         except QlaunchError as error:
             text = f"{reason}; not started again: {error.message}"
             await finish(self._end(text, failed=True))
@@ -303,13 +315,16 @@ class Actor:
     async def _end(self, reason: str, *, failed: bool) -> None:
         """The machine runs no more: note how it ended, give its lock back and be gone."""
         try:
-            await asyncio.to_thread(machines.end_run, self.name, reason, time.time())
+            await asyncio.to_thread(self._note_end, reason, failed)
         except QlaunchError:
             pass  # a full disk: the machine has ended all the same
         finally:
             self.tell("ended", reason=reason, failed=failed)
             self.note_state("failed" if failed else "stopped")
             self.release()
+
+    def _note_end(self, reason: str, failed: bool) -> None:
+        machines.end_run(self.name, reason, time.time(), failed=failed)
 
     def release(self) -> None:
         """The machine is not running (any more): give back its lock and be gone."""
@@ -373,14 +388,6 @@ class Actor:
         events.note(self.name, event, **about)
 
 
-async def _ended_within(process: Process, seconds: float) -> bool:
-    try:
-        await process.wait(timeout=seconds)
-    except TimeoutError:
-        return False
-    return True
-
-
 async def _tell_end(machine: Machine, inbox: Inbox) -> None:
     await machine.process.wait()
     session = machine.session
@@ -391,7 +398,3 @@ async def _tell_end(machine: Machine, inbox: Inbox) -> None:
             async with asyncio.timeout(LAST_EVENTS_TIMEOUT):
                 await session.wait_lost()
     inbox.put_nowait(Gone())
-
-
-def _told_nobody(step: str, text: str, seconds: float) -> None:
-    """A start that nobody waits for."""

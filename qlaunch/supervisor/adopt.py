@@ -160,6 +160,10 @@ async def _take_over(
         except QlaunchError as error:
             machine.log.say(f"while adopting: {error.message}")
     actor.note_state(state)
+    if state == "io-error":
+        from qlaunch.supervisor import full_disk
+
+        await full_disk.note_adopted(actor, machine)
 
 
 async def _session(plan: Plan) -> Session | None:

@@ -7,15 +7,21 @@ from typing import Any, Literal
 
 from attrs import evolve
 
-from qlaunch.plan.model import BootPlan, Device, Lifecycle, Plan
+from qlaunch.plan.model import BootPlan, Device, Leases, Lifecycle, Plan
 
 # `quit`: end QEMU. `reset`: start the guest anew in the same process. `stay`: keep it as it is.
 Action = Literal["quit", "reset", "stay"]
 # By policy a machine is started again at most so often in so many seconds.
 RESTARTS = 10
 RESTART_WINDOW = 60.0
+TOO_OFTEN = f"not started again: {RESTARTS} times in a minute are enough"
 
-_BY_POLICY: dict[str, Action] = {"destroy": "quit", "restart": "reset", "preserve": "stay"}
+_BY_POLICY: dict[str, Action] = {
+    "destroy": "quit",
+    "restart": "reset",
+    "preserve": "stay",
+    "dump": "quit",
+}
 _REBOOTS = ("guest-reset", "host-qmp-system-reset", "subsystem-reset")
 
 
@@ -43,11 +49,14 @@ def recent(restarts: Sequence[float], now: float) -> list[float]:
     return [moment for moment in restarts if now - moment < RESTART_WINDOW]
 
 
-def second_start(plan: Plan, *, once_done: str | None) -> Plan:
-    """`plan` for another start of the same machine: what it made the first time is there now, and
-    a `boot.once` that was used up since has no effect any more."""
+def second_start(plan: Plan, leases: Leases) -> Plan:
+    """`plan` for another start of the same machine: what it made the first time is there now, a
+    `boot.once` that was used up since has no effect any more, and the clock is as the guest set it.
+    """
+    once_done = leases.once_done
     plan = evolve(
         plan,
+        board=evolve(plan.board, rtc_offset=leases.rtc_offset),
         disks=tuple(evolve(disk, create=None) for disk in plan.disks),
         firmware=evolve(plan.firmware, create=None) if plan.firmware else None,
     )

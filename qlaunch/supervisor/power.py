@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from qlaunch.aio import finish
 from qlaunch.errors import TimedOutError
-from qlaunch.machine import stop
+from qlaunch.machine import last_look, stop
 from qlaunch.machine.machine import Machine
 from qlaunch.store import machines
 from qlaunch.supervisor.actor import Actor, Tell
@@ -40,15 +40,19 @@ async def down(actor: Actor, *, timeout: float | None, force: bool, tell: Tell) 
                 actor.stop_asked = actor.keeps_unit = False
                 actor.note_state(await machine.run_state())
         if not gone:
-            raise _still_there(actor.name, limit)
+            raise _still_there(actor.name, limit, await last_look.look(machine))
     await actor.gone.wait()
     return how(actor.name)
 
 
-def _still_there(name: str, limit: float) -> TimedOutError:
+def _still_there(name: str, limit: float, seen: last_look.Look) -> TimedOutError:
+    shows = "".join(f"\n  | {line}" for line in seen.lines)
+    if shows:
+        shows = f"; its {seen.of} shows:{shows}"
+    picture = f"its screen is in {seen.picture}" if seen.picture else "look at it"
     return TimedOutError(
-        f"{name} did not power off within {limit:.0f} s and still runs",
-        hint=f"look at it: `qlaunch screenshot {name}` or `qlaunch console {name}`;"
+        f"{name} did not power off within {limit:.0f} s and still runs{shows}",
+        hint=f"{picture}: `qlaunch view {name}` or `qlaunch console {name}`;"
         f" end it: `qlaunch down --force {name}` or `qlaunch kill {name}`",
     )
 

@@ -43,7 +43,7 @@ async def row(actor: Actor) -> dict[str, Any]:
         "display": [],
         "network": [],
         "after": [],
-        "warnings": [dict(warning) for warning in actor.warnings],
+        "warnings": [dict(each) for each in (actor.trouble, *actor.warnings) if each],
     }
     if machine is None:
         return plain

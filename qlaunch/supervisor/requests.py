@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,13 @@ from qlaunch.control import words
 from qlaunch.errors import ConflictError, NotFoundError, UsageError
 from qlaunch.machine import keys, names, screen
 from qlaunch.machine.launch import Order
-from qlaunch.machine.machine import Machine
 from qlaunch.machine.prepare import Prepared, prepare
 from qlaunch.plan.model import Plan
 from qlaunch.plan.notes import Finding
 from qlaunch.store import files, machines, timeline
 from qlaunch.supervisor import continuing, neighbours, power, report
 from qlaunch.supervisor.actor import Actor
+from qlaunch.supervisor.own import without_own
 from qlaunch.supervisor.request import Request
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ async def restart(request: Request) -> Any:
     # Prepared first: a profile that cannot start must not cost the running machine.
     profile = machine.plan.profile
     before = await prepare(profile, name=actor.name, overrides=overrides)
-    evolve(before.resolution, findings=_without_own(before, machine)).raise_errors()
+    evolve(before.resolution, findings=without_own(before, machine)).raise_errors()
     actor.keeps_unit = True
     await power.down(actor, timeout=timeout, force=force, tell=request.tell)
     prepared = await prepare(profile, name=actor.name, overrides=overrides)
@@ -201,20 +200,6 @@ async def restart(request: Request) -> Any:
     fresh = request.server.host(actor.name)
     await start(fresh, prepared, request)
     return await started(fresh, prepared, begun)
-
-
-def _without_own(prepared: Prepared, machine: Machine) -> tuple[Finding, ...]:
-    """The findings without those that the running machine itself is the cause of: it holds its
-    images, and we hold its ports."""
-    own_pid = re.compile(rf"\bpid {machine.process.pid}\b")
-    ports = [endpoint.port for endpoint in machine.plan.display.endpoints if endpoint.port]
-    own_ports = [re.compile(rf"\bport {port} .*\bpid {os.getpid()}\b") for port in ports]
-    return tuple(
-        finding
-        for finding in prepared.resolution.findings
-        if finding.cause != "conflict"
-        or not any(pattern.search(finding.message) for pattern in (own_pid, *own_ports))
-    )
 
 
 async def reset(request: Request) -> Any:
@@ -278,7 +263,7 @@ async def hmp(request: Request) -> Any:
 
 async def console(request: Request) -> Any:
     """Answer, then carry the serial port's bytes both ways until one side hangs up."""
-    wanted = request.optional_text("serial")
+    wanted, take = request.optional_text("serial"), request.flag("take")
     actor = await request.actor()
     consoles = actor.consoles()
     if not consoles:
@@ -292,10 +277,13 @@ async def console(request: Request) -> Any:
             f"{actor.name} has no serial port {ident!r}", hint=f"it has {', '.join(consoles)}"
         )
     port = consoles[ident]
-    request.writer.write(words.encode({"result": {"serial": ident, "backlog": len(port.backlog)}}))
+    types = not request.flag("read_only") and port.claim(request.writer, take=take)
+    answer = {"serial": ident, "backlog": len(port.backlog), "types": types}
+    request.writer.write(words.encode({"result": answer}))
     port.add(request.writer)
     try:
         while data := await request.reader.read(4096):
-            await port.write(data)
+            if port.may_write(request.writer):
+                await port.write(data)
     finally:
         port.remove(request.writer)

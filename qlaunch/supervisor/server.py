@@ -15,16 +15,18 @@ from qlaunch.aio import finish
 from qlaunch.control import words
 from qlaunch.errors import InternalError, QlaunchError, RefusedError, UsageError
 from qlaunch.host.sockets import bind_unix
+from qlaunch.machine import clock
 from qlaunch.store import events, paths, timeline
 from qlaunch.supervisor.actor import Actor
 from qlaunch.supervisor.adopt import adopt_all, remove_left_sockets
 from qlaunch.supervisor.request import Request
-from qlaunch.supervisor.tasks import Tasks, guarded, note_bug
+from qlaunch.supervisor.tasks import Tasks, guarded, note, note_bug
 from qlaunch.supervisor.verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from qlaunch.host.sleeps import SleepWatch
     from qlaunch.supervisor.collecting import Collector
     from qlaunch.supervisor.service import Service
 
@@ -73,6 +75,7 @@ class Server:
         self.kept: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._anew = False
+        self._sleeps: SleepWatch | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._last: list[asyncio.StreamWriter] = []
         self._stop = asyncio.Event()
@@ -123,6 +126,8 @@ class Server:
             for actor in list(self.actors.values()):
                 await actor.leave()
             tasks.cancel_all()
+        if self._sleeps is not None:
+            self._sleeps.close()
         for writer in self._last:
             writer.close()
 
@@ -217,6 +222,8 @@ class Server:
 
     def note_change(self, actor: Actor) -> None:
         """The actor's machine is in another state, or has ended."""
+        if actor.machine is not None and actor.machine.plan.agent is not None:
+            self._watch_sleep()
         if actor.gone.is_set() and self.actors.get(actor.name) is actor:
             del self.actors[actor.name]
             self._consider_ending()
@@ -224,6 +231,24 @@ class Server:
                 self.service.release(actor)
         for waiter in self._waiters:
             waiter.set()
+
+    def _watch_sleep(self) -> None:
+        """After this computer has slept, have the clocks set of guests that have an agent."""
+        if self._sleeps is not None:
+            return
+        from qlaunch.host.sleeps import SleepWatch
+
+        def woken(seconds: float) -> None:
+            events.note("", "woken", slept=round(seconds))
+            for actor in self.actors.values():
+                if actor.machine is not None and actor.state == "running":
+                    actor.machine.log.say(f"this computer has slept for {seconds:.0f} s")
+                    self.tasks.create_task(clock.set_right(actor.machine))
+
+        try:
+            self._sleeps = SleepWatch(woken)
+        except OSError as error:
+            note(f"nobody tells when this computer has slept: {error.strerror}")
 
     async def change(self) -> None:
         """Wait until any machine changes its state."""

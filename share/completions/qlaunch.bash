@@ -114,7 +114,7 @@ _qlaunch_verb() {
             values=([--listen]='' [--password-file]='FILE' [--cert]='FILE' [--key]='FILE' [--name]='')
             ;;
         'console')
-            options='--serial --log --once --json -q --quiet -v --verbose --no-color -h --help'
+            options='--serial --take --read-only --log --once --json -q --quiet -v --verbose --no-color -h --help'
             kinds=('NAME')
             values=([--serial]='')
             ;;

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import display, domain, networks, page, process, travel
+from tests.bench import display, domain, networks, page, process, stays, travel
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -31,6 +31,8 @@ class Effort:
     idle: float
     adoptions: int
     travels: int
+    kills: int
+    demos: int
     networks: int
 
 
@@ -39,8 +41,10 @@ FULL = Effort(
     commands={1: 15, 20: 5},
     ps=40,
     idle=5.0,
-    adoptions=3,
+    adoptions=5,
     travels=15,
+    kills=200,
+    demos=60,
     networks=15,
 )
 QUICK = Effort(
@@ -50,6 +54,8 @@ QUICK = Effort(
     idle=2.0,
     adoptions=1,
     travels=3,
+    kills=5,
+    demos=5,
     networks=3,
 )
 
@@ -80,8 +86,8 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
             yield from _idle(place, count, effort)
         place.down(count)
     for count in effort.starts:
-        say(f"adoption of {count}")
-        yield _adoption(place, count, effort)
+        yield from stays.adoption(place, count, effort.adoptions, say)
+    yield from stays.measure(place, effort.kills, effort.demos, say)
     yield from domain.measure(place, effort.ps, say)
     yield from travel.measure(place, effort.travels, say)
     yield from display.measure(place, effort.adoptions, say)
@@ -152,20 +158,6 @@ def _idle(place: Place, count: int, effort: Effort) -> Iterator[Figure]:
     yield Figure(what=f"{what}, wake-ups in {effort.idle:g} s", value=woken, limit=0)
     used = (after.cpu - before.cpu) / 1e6
     yield Figure(what=f"{what}, CPU time in {effort.idle:g} s", value=used, unit="ms", limit=0)
-
-
-def _adoption(place: Place, count: int, effort: Effort) -> Figure:
-    place.up(count)
-    times: Times = []
-    for _ in range(effort.adoptions):
-        place.kill_supervisor()
-        times.append(place.start_supervisor())
-        listed = place.ask("ps")["machines"]
-        if [each["state"] for each in listed] != ["prelaunch"] * count:
-            raise RuntimeError(f"not all were adopted: {listed}")
-    place.keep_supervisor()
-    place.down(count)
-    return timed(f"new supervisor that adopts {_machines(count)}", times)
 
 
 def _machines(count: int) -> str:

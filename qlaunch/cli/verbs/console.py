@@ -6,7 +6,7 @@ import os
 import sys
 
 from qlaunch.cli import output, talk
-from qlaunch.errors import NotFoundError
+from qlaunch.errors import BusyError, NotFoundError
 from qlaunch.store import paths
 
 TYPE_CHECKING = False
@@ -19,7 +19,8 @@ LOG_BLOCK = 1 << 16
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Use the machine's serial console. Ctrl-] leaves it, the machine runs on; it can be\n"
-        "entered again, and what was printed meanwhile is shown then. Input may come from a pipe."
+        "entered again, and what was printed meanwhile is shown then. Input may come from a pipe.\n"
+        "Any number may look at it; the first of them types, and the next when that one has left."
     )
     parser.epilog = (
         "examples:\n"
@@ -29,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="the machine")
     parser.add_argument("--serial", metavar="ID", help="which one, when there are several")
+    parser.add_argument("--take", action="store_true", help="type, though somebody else does")
+    parser.add_argument("--read-only", action="store_true", help="only look")
     parser.add_argument("--log", action="store_true", help="print what was saved of it, and end")
     parser.add_argument(
         "--once",
@@ -44,9 +47,17 @@ def run(args: argparse.Namespace) -> int:
     from qlaunch.cli import terminal
 
     with talk.open_machine(args.name) as connection:
-        reply = connection.ask("console", {"name": args.name, "serial": args.serial})
+        request = {
+            "name": args.name,
+            "serial": args.serial,
+            "take": args.take,
+            "read_only": args.read_only,
+        }
+        reply = connection.ask("console", request)
         is_tty = sys.stdin.isatty()
         where = f"{reply['serial']} of {args.name}"
+        if not (args.read_only or reply.get("types", True)):
+            _other_types(where, is_tty=is_tty, quiet=args.quiet)
         if is_tty:
             output.note(f"connected to {where}; leave with Ctrl-]", quiet=args.quiet)
         left = terminal.talk(connection.socket, connection.rest(), once=args.once)
@@ -54,6 +65,14 @@ def run(args: argparse.Namespace) -> int:
         print(file=sys.stderr)  # a guest's output seldom ends with a line feed
     output.note(f"left {where}" if left else f"{where} has ended", quiet=args.quiet)
     return 0
+
+
+def _other_types(where: str, *, is_tty: bool, quiet: bool) -> None:
+    """Say that somebody else types. Raises: BusyError for input that would be lost."""
+    hint = "--take takes it over, --read-only is content with looking"
+    if not is_tty:
+        raise BusyError(f"somebody else types at {where}", hint=hint)
+    output.note(f"somebody else types at {where}; you look on ({hint})", quiet=quiet)
 
 
 def _print_log(name: str, serial: str) -> int:

@@ -127,7 +127,7 @@ def _stopped(running: set[str]) -> list[dict[str, Any]]:
         if name not in running:
             last = last_end(name)
             listed.append(
-                {"name": name, "state": paths.stopped_state(name), "since": last.get("when"),
+                {"name": name, "state": stopped_state(name, last), "since": last.get("when"),
                  "pid": None, "memory": None, "cpu": None, "accel": None, "confined": [],
                  "title": None, "network": [], "display": [], "profile": profile, "warnings": [],
                  "reason": last.get("reason")}
@@ -143,6 +143,12 @@ def _ended() -> list[str]:
     except OSError:
         return []
     return [name for name in names if os.path.exists(os.path.join(folder, name, "last.json"))]
+
+
+def stopped_state(name: str, last: dict[str, Any]) -> str:
+    """`stopped`, `saved`, or `failed` for one that ended as nobody wanted it to."""
+    state = paths.stopped_state(name)
+    return "failed" if state == "stopped" and last.get("failed") is True else state
 
 
 def last_end(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qlaunch.cli import output, table, talk
-from qlaunch.cli.verbs.ps import last_end
+from qlaunch.cli.verbs.ps import last_end, stopped_state
 from qlaunch.errors import NotFoundError, PhaseError
 from qlaunch.store import paths
 
@@ -47,7 +47,7 @@ def status_of(name: str) -> dict[str, Any]:
     last = last_end(name)
     return {
         "name": name,
-        "state": paths.stopped_state(name),
+        "state": stopped_state(name, last),
         "reason": last.get("reason"),
         "since": last.get("when"),
         "profile": paths.profile_names().get(name),
