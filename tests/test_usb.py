@@ -25,6 +25,7 @@ from qlaunch.store import machines, paths
 from tests.guest.image import iso
 from tests.prerequisites import both_qemus
 from tests.rig import PROFILE, Rig, is_alive, nothing_left, until, write_profile
+from tests.spice.client import SpiceClient
 from tests.test_disk_plug import devices, fdsets, nodes
 
 pytestmark = pytest.mark.qemu
@@ -231,3 +232,24 @@ def test_the_command_says_what_it_did(here: Rig, own_place: Path) -> None:
     assert failed.returncode == 2
     assert "neither a USB device nor a file" in failed.stderr
     assert command("usb", "slots", "demo", "many").returncode == 2
+
+
+@pytest.mark.spice
+@both_qemus
+def test_a_slot_more_is_there_as_soon_as_all_are_used(
+    rig: Rig, qemu_binary: str, own_place: Path
+) -> None:
+    write_profile("demo", text=TEXT.replace("redirect = 2", "redirect = 1"))
+    rig.up("demo", f'machine.emulator="{qemu_binary}"')
+    iso(own_place / "a.iso", {"a.txt": "hello"})
+    with SpiceClient() as client:
+        path = f"{paths.machine_runtime('demo')}/spice.sock"
+        client.open(f"spice+unix://{path}", enable_usbredir=True)
+        for number in range(2):
+            client.ask("share_cd", path=str(own_place / "a.iso"))
+            client.ask("redirect", number=client.expect(event="usb")["number"])
+            assert client.expect(event="redirected")["error"] is None
+            client.expect(event="channel", channel="usbredir", what="opened")
+            until(lambda: f"redir{number + 1}" in found(rig), "a slot more")  # noqa: B023
+        assert found(rig)["redir1"]["attached"]
+        assert "redir2 is one more" in rig.machine_log()

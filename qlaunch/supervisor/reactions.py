@@ -49,6 +49,11 @@ async def react(actor: Actor, machine: Machine, event: Event) -> None:
         from qlaunch.supervisor import unplugging
 
         unplugging.note_gone(actor, machine, event)
+    elif event.name == "SPICE_INITIALIZED":
+        if any(device.driver == "usb-redir" for device in machine.plan.devices):
+            from qlaunch.supervisor import usb_growth
+
+            usb_growth.note_client(actor, machine, event)
     elif event.name == "NETDEV_STREAM_DISCONNECTED":
         from qlaunch.supervisor import cut_cables
 

@@ -282,26 +282,27 @@ async def slots(request: Request) -> Any:
     warnings: list[str] = []
     async with plugging(request) as machine:
         if wanted is not None:
-            have = len(_slots(machine))
+            have = len(slots_of(machine))
             wanted = have + wanted if more else wanted
             change = plug_texts.say("usb", "redirect", wanted)
             if request.flag("persist"):
                 _check_change(machine, change)
-            while len(_slots(machine)) < wanted:
+            while len(slots_of(machine)) < wanted:
                 await grow(machine)
-            while len(_slots(machine)) > wanted:
+            while len(slots_of(machine)) > wanted:
                 await _shrink(machine, force=request.flag("force"))
             if request.flag("persist"):
                 await _write(machine, change, warnings)
         session = machine.talk()
         rows = [
             {**about(each), "attached": await pieces.is_attached(session, each)}
-            for each in _slots(machine)
+            for each in slots_of(machine)
         ]
     return {"name": machine.name, "slots": rows, "warnings": warnings}
 
 
-def _slots(machine: Machine) -> list[Gadget]:
+def slots_of(machine: Machine) -> list[Gadget]:
+    """The slots for a client's devices, in their order."""
     found = [each for each in plans.gadgets(machine.plan) if each.kind == "slot"]
     return sorted(found, key=lambda each: plans.slot_number(each.id))
 
@@ -316,7 +317,7 @@ async def grow(machine: Machine) -> Gadget:
         )
     leases = machines.load_leases(machine.name)
     ident = plans.free_name("redir", plans.names_in(machine.plan), first=0)
-    rules = next((each.device.props.get("filter", "") for each in _slots(machine)), None)
+    rules = next((each.device.props.get("filter", "") for each in slots_of(machine)), None)
     if rules is None:
         profile = await asyncio.to_thread(load, machine.plan.profile, name=machine.name)
         rules = for_qemu(profile.usb.filter)
@@ -328,7 +329,7 @@ async def grow(machine: Machine) -> Gadget:
 
 async def _shrink(machine: Machine, *, force: bool) -> None:
     """Take the last slot away. Raises: BusyError when a client's device is in it."""
-    last = _slots(machine)[-1]
+    last = slots_of(machine)[-1]
     if not force and await pieces.is_attached(machine.talk(), last):
         raise BusyError(
             f"{machine.name}: a device of the client is in the slot {last.id}",

@@ -97,7 +97,7 @@ def _slots(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show the slots for USB devices of the viewer's user, or have more or fewer of them. A\n"
         "viewer that is connected can use a new one at once. Each takes a port of the machine's\n"
-        "USB controller."
+        "USB controller. When a viewer's devices are in all of them, there is one more by itself."
     )
     parser.epilog = (
         "examples:\n"
