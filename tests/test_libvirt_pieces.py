@@ -75,6 +75,7 @@ def test_all_that_libvirt_has_defined_is_imported(
     for name in ("minimal", "windows-xp", "hostdevs"):
         (folder / f"{name}.xml").write_bytes((DOMAINS / f"{name}.xml").read_bytes())
     (folder / "broken.xml").write_text("<domain")
+    (folder / "autostart" / "hostdevs.xml").symlink_to(folder / "hostdevs.xml")
     monkeypatch.setattr(importing, "FOLDERS", (str(folder), str(own_place / "none")))
     two = qlaunch("import", "--from-libvirt", "minimal", "windows-xp", "--json")
     assert two.status == 0, two.err
@@ -84,6 +85,7 @@ def test_all_that_libvirt_has_defined_is_imported(
     assert rest.status == 2
     assert Path(profile_of("hostdevs")).exists()
     assert "3 of 4 were not imported" in rest.err
+    assert "qlaunch autostart hostdevs on" in rest.err
     gone = qlaunch("import", "--from-libvirt", "nobody")
     assert (gone.status, "minimal" in gone.err) == (4, True)
 

@@ -51,7 +51,7 @@ def defined(names: list[str]) -> list[str]:
             except OSError as error:
                 raise HostError(
                     f"{place} cannot be read: {error.strerror}",
-                    hint="sudo qlaunch import --from-libvirt -o ... or `virsh dumpxml NAME`",
+                    hint="`virsh dumpxml NAME | qlaunch import -` asks libvirt itself",
                 ) from error
             for name in listed:
                 if name.endswith(".xml"):
@@ -87,6 +87,7 @@ def one(args: argparse.Namespace, file: str) -> dict[str, Any]:
             output.print_text(made.text.rstrip("\n"))
         if not args.quiet:
             _tell(shown, made, target)
+            _tell_autostart(file, made)
     return {
         "from": shown,
         "kind": made.kind,
@@ -190,6 +191,17 @@ def _tell(shown: str, made: Imported, target: str | None) -> None:
         output.note(f"    look: qlaunch net show {name}   make it: qlaunch net up {name}")
     else:
         output.note(f"    check: qlaunch check {name}   start: qlaunch up {name}")
+
+
+def _tell_autostart(file: str, made: Imported) -> None:
+    """What libvirt did with it by itself: a link beside the file says so."""
+    folder, name = os.path.split(file)
+    if not os.path.lexists(os.path.join(folder, "autostart", name)):
+        return
+    what = f"qlaunch autostart {made.name} on"
+    if made.kind == "network":
+        what = f"autostart = true (qlaunch net edit {made.name})"
+    output.note(f"libvirt starts it with the computer; here that is: {what}")
 
 
 def _where(shown: str, lines: list[int]) -> str:
