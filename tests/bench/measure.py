@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator
 
 from attrs import frozen
 
-from tests.bench import display, domain, networks, page, process, stays, travel
+from tests.bench import (
+    display,
+    domain,
+    networks,
+    page,
+    process,
+    stays,
+    throughput,
+    travel,
+)
 from tests.bench.bare import Floor
 from tests.bench.figures import Figure, timed
 from tests.bench.place import Place
@@ -34,6 +43,7 @@ class Effort:
     kills: int
     demos: int
     networks: int
+    throughputs: int
 
 
 FULL = Effort(
@@ -46,6 +56,7 @@ FULL = Effort(
     kills=200,
     demos=60,
     networks=15,
+    throughputs=5,
 )
 QUICK = Effort(
     starts={1: 5, 20: 2},
@@ -57,6 +68,7 @@ QUICK = Effort(
     kills=5,
     demos=5,
     networks=3,
+    throughputs=1,
 )
 
 
@@ -92,7 +104,9 @@ def measure(place: Place, effort: Effort, say: Say) -> Iterator[Figure]:
     yield from travel.measure(place, effort.travels, say)
     yield from display.measure(place, effort.adoptions, say)
     yield from page.measure(place, effort.adoptions, say)
-    yield from networks.measure(place.sockets / "networks", effort.networks, say)
+    memory = place.sockets.parent
+    yield from networks.measure(memory, effort.networks, say)
+    yield from throughput.measure(memory, place.folder / "cache", effort.throughputs, say)
 
 
 def _starts(place: Place, floor: Floor, count: int, rounds: int) -> Iterator[Figure]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,13 +28,16 @@ RECONCILE_LIMIT, UP_LIMIT, ATTACH_LIMIT, MANY_LIMIT = 10.0, 150.0, 30.0, 100.0
 _NETWORK = 'mode = "nat"\naddress = "192.168.150.1/24"\nipv6 = "fd00:150::1/64"\n'
 
 
-def measure(folder: Path, rounds: int, say: Say) -> Iterator[Figure]:
-    """Every figure, as soon as it is known."""
+def measure(memory: Path, rounds: int, say: Say) -> Iterator[Figure]:
+    """Every figure, as soon as it is known. Files are in the folder `memory`, as those in /run."""
     if os.getuid() != 0 or not all(map(shutil.which, ("dnsmasq", "nft", "busybox"))):
         say("networks are measured by root, with dnsmasq and nftables: left out")
         return
-    folder.mkdir()
-    with Lab.opened(folder) as lab:
+    # A folder that others may enter: dnsmasq is nobody.
+    with (
+        tempfile.TemporaryDirectory(prefix="ql-net-", dir=memory) as name,
+        Lab.opened(Path(name)) as lab,
+    ):
         lab.network("lab", _NETWORK)
         say(f"a network up and down, {rounds} rounds")
         yield from _up(lab, rounds)
