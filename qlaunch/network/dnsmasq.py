@@ -15,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 from qlaunch.errors import ConflictError, HostError
 from qlaunch.host.pidfd import Pidfd
@@ -27,7 +28,32 @@ from qlaunch.plan.networks.names import digest
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
 _CONFIG = re.compile(rb"--conf-file=(.*)/dnsmasq-([0-9a-f]{16})\.conf")
+_MOST_LEASES = 1 << 20
+# Time, hardware address, address, name, client. The names are the guests' own.
+_LEASE = re.compile(
+    r"([0-9]{1,12}) (([0-9a-f]{2}:){5}[0-9a-f]{2}) ([0-9a-f.:]{2,45}) ([!-~]{1,255}) [!-~]+"
+)
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 _SBIN = ":/usr/sbin:/sbin"
+
+
+def parse_leases(network: str, data: bytes) -> list[Lease]:
+    """The leases in a file of dnsmasq's; lines that are none do not count, and names that a guest
+    made up of other letters are left out."""
+    found = []
+    for line in data.decode("ascii", errors="replace").split("\n"):
+        if (match := _LEASE.fullmatch(line)) is None:
+            continue
+        when, mac, _, address, name = match.groups()
+        try:
+            address = str(ip_address(address))
+        except ValueError:
+            continue
+        hostname = name if _NAME.fullmatch(name) else ""
+        found.append(
+            Lease(network=network, mac=mac, address=address, hostname=hostname, expires=float(when))
+        )
+    return found
 
 
 class Dnsmasq:
@@ -103,27 +129,11 @@ class Dnsmasq:
 
     def leases(self) -> list[Lease]:
         """What it gave to whom."""
-        found = []
         try:
-            with open(os.path.join(self._folders.lib, "leases"), encoding="utf-8") as file:
-                lines = file.read().splitlines()
-        except (OSError, UnicodeDecodeError):
+            with open(os.path.join(self._folders.lib, "leases"), "rb") as file:
+                return parse_leases(self.name, file.read(_MOST_LEASES))
+        except OSError:
             return []
-        for line in lines:
-            words = line.split()
-            if len(words) == 5 and words[0].isdigit():
-                if re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", words[1]):
-                    name = "" if words[3] == "*" else words[3]
-                    found.append(
-                        Lease(
-                            network=self.name,
-                            mac=words[1],
-                            address=words[2],
-                            hostname=name,
-                            expires=float(words[0]),
-                        )
-                    )
-        return found
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[tuple[Pidfd, Served] | None]:

@@ -21,6 +21,7 @@ from qlaunch.host.qcow2_snapshots import read_internal
 from qlaunch.host.qcow2_write import create_overlay
 from qlaunch.libvirt.domain import import_domain
 from qlaunch.libvirt.xml import read as read_xml
+from qlaunch.network.dnsmasq import parse_leases
 from qlaunch.plan.forwards import Forward
 from qlaunch.plan.model import Leases, Plan
 from qlaunch.plan.usb_filter import Rule, for_client, for_qemu
@@ -130,6 +131,22 @@ def _units(data: bytes) -> None:
             continue
 
 
+# As dnsmasq 2.89 writes them, IPv6 below its own line.
+LEASES = (
+    b"1790000000 52:54:00:12:34:56 192.0.2.17 xp 01:52:54:00:12:34:56\n"
+    b"1790000001 52:54:00:12:34:57 192.0.2.18 * *\n"
+    b"duid 00:01:00:01:2a:3b:4c:5d:52:54:00:12:34:56\n"
+    b"1790000002 1234567 2001:db8::5 xp 00:01:00:01:2a:3b\n"
+)
+
+
+def _leases(data: bytes) -> None:
+    for lease in parse_leases("lab", data):
+        assert lease.address.isprintable()
+        assert lease.hostname.isprintable()
+        assert lease.expires >= 0
+
+
 def _usb(data: bytes) -> None:
     text = data.decode("latin-1")
     Rule.parse(text)
@@ -149,5 +166,6 @@ TARGETS: Mapping[str, Target] = {
     "request": Target(_requests, lambda: [words.request("up", {"profile": "/a.toml", "set": []})]),
     "agent": Target(_agent, lambda: [b'{"return": {"a": [1, {"b": "c"}], "d": null}}'], REFUSED),
     "units": Target(_units, lambda: [b"1.5GiB", b"2min", b"tcp:127.0.0.1:80:80", b"udp:[::1]:5:5"]),
+    "leases": Target(_leases, lambda: [LEASES]),
     "usb": Target(_usb, lambda: [b"allow 1234:5678", b"deny storage", b"allow *"], REFUSED),
 }  # fmt: skip

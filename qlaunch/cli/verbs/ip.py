@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         known.sort(key=lambda each: not each[0]["direct"])
         if not known:
             raise NotFoundError(f"{args.name}: no address of its guest is known yet")
-        print(known[0][1]["address"])
+        print(output.clean(known[0][1]["address"]))
         return 0
     if args.json:
         output.print_json(answer)
