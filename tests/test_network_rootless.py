@@ -99,6 +99,16 @@ def test_an_isolated_network_has_no_way_out_without_root_either(own: Own) -> Non
         assert own.lab.unreached(alpha.space, own.lab.SERVER)
 
 
+@pytest.mark.parametrize("mode", ["routed", "open"])
+def test_other_modes_reach_the_outside_behind_the_user(own: Own, mode: str) -> None:
+    own.network(mode, f'mode = "{mode}"\naddress = "10.6.0.1/24"\nipv6 = "none"')
+    own.qlaunch("net", "up", mode)
+    alpha = own.guest("alpha", mode)
+    alpha.lease()
+    with own.lab.serving(own.lab.outside):
+        assert own.lab.fetch(alpha.space, own.lab.SERVER) == f"hello {own.lab.HOST}"
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("piece", ["keeper", "service", "pasta"])
 def test_a_piece_that_is_killed_is_replaced(own: Own, piece: str) -> None:
