@@ -17,6 +17,7 @@ from qlaunch.errors import (
     UsageError,
 )
 from qlaunch.host.ports import port_holder
+from qlaunch.machine import plug_notes
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.cables import note_passts
 from qlaunch.machine.machine import Machine
@@ -42,47 +43,68 @@ async def change(bench: Bench, before: Nic, after: Nic) -> None:
     assert machine is not None
     check_change(before, after)
     await finish(_carry_out(bench, machine, before, after))
+    bench.plan = machine.plan
 
 
 async def _carry_out(bench: Bench, machine: Machine, before: Nic, after: Nic) -> None:
+    await asyncio.to_thread(plug_notes.save_cards, machine, (), (before, after))
+    bench.step("nic: begun")
     try:
-        await _apply(bench, machine, before, after)
+        await _apply(machine, before, after)
     except QlaunchError:
-        cables_of(machine).nics[before.id] = before
-        with contextlib.suppress(QlaunchError):
-            await _apply(bench, machine, after, before, undo=True)
+        await settle(machine)
         raise
+    bench.step("nic: applied")
     await machine.change_plan(with_card(machine.plan, after))
-    bench.plan = machine.plan
     bench.step("nic: changed")
+    await asyncio.to_thread(plug_notes.save_cards, machine, ())
 
 
-async def _apply(
-    bench: Bench, machine: Machine, before: Nic, after: Nic, *, undo: bool = False
-) -> None:
+async def settle(machine: Machine) -> None:
+    """A change that failed or was cut off: the card becomes what the plan says of it, whatever of
+    the change was done. Raises: HostError, SessionLostError."""
+    noted = await asyncio.to_thread(plug_notes.load_change, machine)
+    if len(noted) != 2:
+        return
+    wanted = next((nic for nic in machine.plan.nics if nic.id == noted[0].id), None)
+    if wanted is not None:
+        other = noted[0] if wanted == noted[1] else noted[1]
+        try:
+            await _apply(machine, other, wanted, undo=True)
+        except QlaunchError as error:
+            machine.log.say(f"{wanted.id}: not all of a change was undone: {error.message}")
+    await asyncio.to_thread(plug_notes.save_cards, machine, ())
+
+
+async def _apply(machine: Machine, before: Nic, after: Nic, *, undo: bool = False) -> None:
     cables = cables_of(machine)
     if after.forwards != before.forwards and after.backend == "user":
-        await _user_forwards(bench, before, after, undo=undo)
+        await _user_forwards(machine, before, after, undo=undo)
     elif after.forwards != before.forwards and after.backend == "passt":
         # passt takes no orders: another one takes its place, which costs the guest's connections.
         await cables.renew_passt(after)
         await note_passts(machine)
     if after.attachment is not None and before.attachment is not None:
         cables.doors.change(after.id, own_forwards(after))
-        if after.attachment != before.attachment:
-            await _tell_network(bench, machine, before.attachment, after)
+        if after.attachment != before.attachment or undo:
+            await _tell_network(machine, before.attachment, after)
     if after.link != before.link:
-        await bench.execute([words.set_link(after, up=after.link == "up")])
+        await _set_link(machine, after, up=after.link == "up")
     cables.nics[after.id] = after
 
 
-async def _tell_network(bench: Bench, machine: Machine, before: Attachment, after: Nic) -> None:
+async def _set_link(machine: Machine, nic: Nic, *, up: bool) -> None:
+    command = words.set_link(nic, up=up)
+    await machine.talk().execute(command.name, command.arguments)
+
+
+async def _tell_network(machine: Machine, before: Attachment, after: Nic) -> None:
     service, wanted = await service_of(after.backend), after.attachment
     assert wanted is not None
     moves = wanted.network != before.network
     if moves:
         # With its cable out and in again a guest asks for an address anew.
-        await bench.execute([words.set_link(after, up=False)])
+        await _set_link(machine, after, up=False)
     try:
         await service.change(
             machine.name,
@@ -95,25 +117,25 @@ async def _tell_network(bench: Bench, machine: Machine, before: Attachment, afte
             await asyncio.sleep(LINK_PAUSE)
     finally:
         if moves and after.link == "up":
-            await bench.execute([words.set_link(after, up=True)])
+            await _set_link(machine, after, up=True)
 
 
 # ---- QEMU's user network ------------------------------------------------------------------------
 
 
-async def _user_forwards(bench: Bench, before: Nic, after: Nic, *, undo: bool) -> None:
+async def _user_forwards(machine: Machine, before: Nic, after: Nic, *, undo: bool) -> None:
     old, new = _parsed(before), _parsed(after)
     # What was not done need not be undone, and QEMU will say that it cannot.
     passing = (CommandError, ConflictError) if undo else ()
     for each in old:
         if each not in new:
             with contextlib.suppress(*passing):
-                await _tell(bench, words.remove_forward(after.id, each), expect=_REMOVED)
+                await _tell(machine, words.remove_forward(after.id, each), expect=_REMOVED)
     for each in new:
         if each not in old:
             with contextlib.suppress(*passing):
                 _check_port(each)
-                await _tell(bench, words.add_forward(after.id, each), expect="")
+                await _tell(machine, words.add_forward(after.id, each), expect="")
 
 
 def _check_port(each: Forward) -> None:
@@ -126,10 +148,10 @@ def _parsed(nic: Nic) -> list[Forward]:
     return [Forward.parse(text) for text in nic.forwards]
 
 
-async def _tell(bench: Bench, line: str, *, expect: str) -> None:
+async def _tell(machine: Machine, line: str, *, expect: str) -> None:
     """Say a line to the monitor, where everything else than silence is a failure."""
     arguments = {"command-line": line}
-    answer = str(await bench.session.execute("human-monitor-command", arguments)).strip()
+    answer = str(await machine.talk().execute("human-monitor-command", arguments)).strip()
     if answer if not expect else expect not in answer:
         raise CommandError(f"QEMU: {line}: {answer or 'no answer'}")
 

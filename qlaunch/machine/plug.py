@@ -24,7 +24,7 @@ from qlaunch.errors import (
     QlaunchError,
     TimedOutError,
 )
-from qlaunch.machine import letting_go, live, nic_plug, plug_notes
+from qlaunch.machine import letting_go, live, nic_change, nic_plug, plug_notes
 from qlaunch.machine.bench import Bench
 from qlaunch.machine.machine import Machine
 from qlaunch.machine.plug_notes import Plug
@@ -49,6 +49,7 @@ async def settle(machine: Machine) -> tuple[str, ...]:
     noted = await asyncio.to_thread(plug_notes.load, machine)
     there = await letting_go.present(session)
     await nic_plug.settle(machine, there)
+    await nic_change.settle(machine)
     known = {disk.id for disk in machine.plan.disks}
     gone = tuple(disk for disk in machine.plan.disks if disk.device.id not in there)
     fresh = [each for each in noted if each.disk.id not in known]

@@ -2,7 +2,8 @@
 
 `<state>/machines/NAME/plugs.json` is there while a disk is plugged in, cleared away or moved, and
 counts only for the QEMU process that it names: a supervisor that comes later brings both together.
-`cards.json` is the same for network cards, `gadgets.json` for other USB devices.
+`cards.json` is the same for network cards, also for one that is changed, `gadgets.json` for other
+USB devices.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class _Cards:
     version: int = _VERSION
     process: str = ""
     cards: tuple[Nic, ...] = ()
+    change: tuple[Nic, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -109,15 +111,26 @@ def save(machine: Machine, plugs: tuple[Plug, ...], move: Move | None = None) ->
 
 def load_cards(machine: Machine) -> tuple[Nic, ...]:
     """The network cards that are noted for this QEMU. Raises: HostError."""
+    notes = _load_cards(machine)
+    return notes.cards if notes is not None else ()
+
+
+def load_change(machine: Machine) -> tuple[Nic, ...]:
+    """The change of a card that is noted for this QEMU: before, after. Raises: HostError."""
+    notes = _load_cards(machine)
+    return notes.change if notes is not None else ()
+
+
+def _load_cards(machine: Machine) -> _Cards | None:
     found = files.load_record(_Cards, _path(machine, _CARDS), _VERSION)
-    return found.cards if found is not None and found.process == _process(machine) else ()
+    return found if found is not None and found.process == _process(machine) else None
 
 
-def save_cards(machine: Machine, cards: tuple[Nic, ...]) -> None:
+def save_cards(machine: Machine, cards: tuple[Nic, ...], change: tuple[Nic, ...] = ()) -> None:
     """Note these and no others. Raises: HostError."""
     path = _path(machine, _CARDS)
-    if cards:
-        notes = _Cards(process=_process(machine), cards=cards)
+    if cards or change:
+        notes = _Cards(process=_process(machine), cards=cards, change=change)
         files.write_json(path, records.to_plain(notes), lasting=False)
     else:
         files.remove(path, lasting=False)
