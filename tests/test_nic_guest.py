@@ -197,3 +197,20 @@ def test_a_network_of_ours(guest_home: Home, guest_initrd: Path, lab: Lab) -> No
         run(guest_home, "nic", "detach", "guest", "net1", "--timeout", "50s")
         guest.run(WAIT.format("[ ! -d /sys/class/net/eth1 ]"))
         assert [each["nic"] for each in lab.ask("nics")["nics"]] == ["net0"]
+
+
+def test_cables_stay_as_they_are_over_a_revert(guest_home: Home, guest_initrd: Path) -> None:
+    carrier = "[ $(cat /sys/class/net/eth0/carrier) = {} ]"
+    disk = '\n[[disk]]\nid = "disk0"\nsize = "16MiB"\n'
+    with Guest(
+        guest_home, guest_initrd, USER + disk, words="net=1", machine='type = "pc"'
+    ) as guest:
+        guest.boot()
+        run(guest_home, "nic", "set", "guest", "net0", "link=down")
+        guest.run(WAIT.format(carrier.format(0)))
+        run(guest_home, "snapshot", "create", "guest", "out")
+        run(guest_home, "nic", "set", "guest", "net0", "link=up")
+        guest.run(WAIT.format(carrier.format(1)))
+        run(guest_home, "revert", "guest", "out")
+        guest.hang_up()
+        guest.run(WAIT.format(carrier.format(1)))

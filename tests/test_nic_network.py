@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from qlaunch.errors import ConflictError, NotFoundError, QlaunchError, RefusedEr
 from qlaunch.host.ports import port_holder
 from qlaunch.network import client
 from tests.netlab import Lab
+from tests.netlab_own import Own
 from tests.prerequisites import both_qemus
-from tests.rig import Rig, nothing_left, until, write_profile
+from tests.rig import PROFILE, Rig, nothing_left, until, write_profile
 from tests.test_nic_cables import card, nic
 from tests.test_nic_plug import attach, change, devices, saved
 
@@ -161,3 +163,29 @@ def test_where_a_guest_is_known_from(lab: Lab, rig: Rig) -> None:
     answer = rig.ask("ip", name="demo")["nics"][0]
     assert answer["addresses"] == []
     assert "does not answer" in answer["problem"]
+
+
+def test_without_root_too(own_place: Path, free_port: int) -> None:
+    with Lab.opened(own_place) as lab:
+        own = Own.make(lab)
+        own.network("lab", NAT)
+        own.network("apart", OTHER)
+        own.write("profiles", "demo", PROFILE + card('network = "lab"'))
+        own.qlaunch("up", "demo")
+        try:
+            made = own.qlaunch("nic", "attach", "demo", "--network", "lab", "--model", "e1000")
+            assert (made["nic"], made["backend"]) == ("net1", "rootless")
+            known = own.qlaunch("ip", "demo")["nics"]
+            assert [nic["direct"] for nic in known] == [False, False]
+            assert {at["sources"][0] for nic in known for at in nic["addresses"]} == {"reservation"}
+            # Nobody outside the namespace reaches it, so the supervisor is the door.
+            done = own.qlaunch("forward", "demo", f"{free_port}:80", f"0.0.0.0:{free_port + 1}:80")
+            assert [each["by"] for each in done["added"]] == ["supervisor", "supervisor"]
+            with lab.host.inside(), socket.create_connection(("127.0.0.1", free_port), 10):
+                pass
+            assert own.qlaunch("nic", "set", "demo", "net1", "network=apart")["network"] == "apart"
+            at = next(each for each in own.ask("nics")["nics"] if each["nic"] == "net1")
+            assert at["ipv4"].startswith("192.168.151.")
+            assert own.qlaunch("ssh", "demo")["way"] == "door"
+        finally:
+            own.qlaunch("kill", "demo")

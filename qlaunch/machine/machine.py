@@ -112,10 +112,8 @@ class Machine:
                         "set_password", {"protocol": protocol, "password": password}
                     )
         await self._boot_order_after_reset(session)
-        for nic in self.plan.nics:
-            if nic.link == "down":
-                pull_out = set_link(nic, up=False)
-                await session.execute(pull_out.name, pull_out.arguments)
+        # Memory brings the links of its moment along.
+        await self.set_links(*(("up", "down") if continued else ("down",)))
         board = self.plan.board
         if board.memory_current < board.memory and not continued:
             await self._balloon(session, board.memory_current)
@@ -124,6 +122,13 @@ class Machine:
             await before_go()
         if not paused:
             await session.execute("cont")
+
+    async def set_links(self, *wanted: str) -> None:
+        """Put the cables in or pull them out as the plan says, where it says one of `wanted`."""
+        for nic in self.plan.nics:
+            if nic.link in wanted and nic.backend != "none":
+                command = set_link(nic, up=nic.link == "up")
+                await self.talk().execute(command.name, command.arguments)
 
     async def reopen(self) -> None:
         """Serial ports and display clients again, for a QEMU that an earlier supervisor began."""

@@ -233,6 +233,8 @@ async def load(bench: Bench, snapshot: Snapshot, *, with_memory: bool) -> None:
             store.file_of(bench.name, snapshot.id, "memory"),
             step=bench.step,
         )
+        assert bench.machine is not None
+        await bench.machine.set_links("up", "down")
     else:
         await bench.session.execute("system_reset", timeout=RESET_TIMEOUT)
     bench.step("revert: loaded")
