@@ -68,7 +68,7 @@ def test_many_changes_leave_no_descriptors_behind(rig: Rig, tmp_path: Path) -> N
     one, two = iso(tmp_path, "one.iso"), iso(tmp_path, "two.iso")
     media(rig, file=one)
     before = len(os.listdir(f"/proc/{pid}/fd"))
-    for number in range(60):
+    for number in range(200):
         media(rig, file=(one, two)[number % 2])
     assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 2
 

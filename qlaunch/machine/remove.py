@@ -107,6 +107,7 @@ def remove(removal: Removal, done: Callable[[Entry], None] | None = None) -> Non
         os.unlink(lock)
     with contextlib.suppress(OSError):
         os.rmdir(machine.state)
+        files.sync_dir(os.path.dirname(machine.state))
 
 
 def unlink_below(root: str, path: str) -> None:

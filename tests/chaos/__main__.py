@@ -3,7 +3,7 @@
     rounds=1000     how many
     seed=N          the same rounds again (default: another number each time)
     only=a,b        these verbs alone
-    victims=a,b     these blows alone
+    victims=a,b     these blows alone; `full` (no space is left) is not among the usual ones yet
     step=NAME       at this step alone
     jobs=2          so many histories at a time
     history=N       this history alone, up to round `rounds`
@@ -31,7 +31,7 @@ from typing import Any
 from attrs import Factory, define, evolve, frozen
 
 from tests.chaos.kinds import KINDS
-from tests.chaos.victims import FREEZES, KILLS, POWER
+from tests.chaos.victims import FREEZES, FULL, KILLS, POWER
 from tests.rig import TOP
 
 PER_HISTORY = 10
@@ -53,10 +53,12 @@ class Wish:
     order: str = "right"
 
     def power(self, history: int) -> bool:
-        """Whether the power fails in it: every third, where we may."""
+        """Whether power fails and space runs out in it: every third, where we may."""
         if os.getuid() or self.order == "naive":
             return False
-        return history % 3 == 2 if not self.victims else self.victims == POWER
+        if self.victims:
+            return not {*self.victims.split(",")} - {POWER, FULL}
+        return history % 3 == 2
 
     def words(self) -> list[str]:
         usual, words = Wish(), []
@@ -80,7 +82,7 @@ def parsed(words: list[str]) -> Wish:
         except ValueError:
             sys.exit(f"{word}: not a number")
         wish = evolve(wish, **{name: worth})
-    choices = {"only": tuple(KINDS), "victims": (*KILLS, *FREEZES, POWER)}
+    choices = {"only": tuple(KINDS), "victims": (*KILLS, *FREEZES, POWER, FULL)}
     for name, known in choices.items():
         for each in filter(None, getattr(wish, name).split(",")):
             if each not in known:

@@ -141,7 +141,10 @@ def machine_gone(name: str) -> list[str]:
     data = paths.machine_data(name)
     hidden = os.path.join(os.path.dirname(data), f".{name}.cloning")
     profile = os.path.join(paths.config_dir(), "profiles", f"{name}.toml")
-    return folders_are_empty(data, hidden, paths.machine_state(name), profile)
+    state = paths.machine_state(name)
+    # A power cut may bring back the folder with the lock alone, which means nothing.
+    locked = os.path.isdir(state) and os.listdir(state) == ["lock"]
+    return folders_are_empty(data, hidden, profile, *(() if locked else (state,)))
 
 
 def summary(value: Any) -> str:

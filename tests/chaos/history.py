@@ -21,7 +21,7 @@ from qlaunch.store import timeline as store
 from tests.chaos import checks, kinds
 from tests.chaos.content import Content, Disk, Dump, not_as_in_memory, out_of_order
 from tests.chaos.guest import NAME, PROFILE, Blocks, write_image
-from tests.chaos.victims import FREEZES, KILLS, POWER, Blow, Power, Scene, all_steps, state_of
+from tests.chaos.victims import FREEZES, KILLS, POWER, Blow, Power, Scene, all_steps
 from tests.rig import TOP, Rig, until
 
 CLIENT_LIMIT = 90.0
@@ -43,6 +43,7 @@ class Moment:
     content: Content
     memory: bool
     whole: bool
+    internal: bool = False
     exact: tuple[Disk, Disk] | None = None
 
 
@@ -155,8 +156,7 @@ class History:
             if self.kind.stopping and blow.step is None:
                 self._find_newer_supervisor()
             self.scene.strike(blow, self.power)
-            if state_of(self.scene.supervisor) == "T":
-                raise Broken("the supervisor stayed stopped: a mistake of the campaign")
+            self.scene.disarm()
             status = client.wait(CLIENT_LIMIT)
         except subprocess.TimeoutExpired:
             client.kill()
@@ -164,8 +164,10 @@ class History:
             raise Broken(f"the client did not end in {CLIENT_LIMIT:g} s") from None
         if b"Traceback" in output.read_bytes() or b"a bug" in output.read_bytes():
             raise Broken(f"the client: {output.read_text(errors='replace')}")
-        if self.power is not None:
+        if blow.victim == POWER:
             self._reboot()
+        elif self.power is not None:
+            self._make_room()
         return status, reached
 
     def _find_newer_supervisor(self) -> None:
@@ -179,6 +181,14 @@ class History:
                     self.scene.supervisor = int(connection.ask("supervisor", {})["pid"])
         except (QlaunchError, OSError):
             return
+
+    def _make_room(self) -> None:
+        """There is space again; a guest whose write had to wait is let go on."""
+        assert self.power is not None
+        self.power.empty()
+        with contextlib.suppress(QlaunchError):
+            if self.rig.row(NAME).get("state") == "io-error":
+                self.must(["resume", NAME])
 
     def _reboot(self) -> None:
         """The computer comes up again: the file system as it was, sockets gone."""
@@ -229,6 +239,8 @@ class History:
         dump, end = self.guest.dump()
         self._end = end.words
         self.guest.type("g")
+        if refused := [line.words for line in self.guest.lines if line.letter == "X"]:
+            raise Broken(f"the guest's disks have said no: {refused}")
         if wrong := not_as_in_memory(dump):
             raise Broken("memory and disks differ: " + "; ".join(wrong))
         return dump
@@ -301,7 +313,12 @@ class History:
             if label not in self.moments:
                 if self.kind.name not in ("snapshot", "internal", "revert"):
                     raise Broken(f"a snapshot came from nowhere: {label}")
-                self.moments[label] = Moment(before.copy(), snapshot.has_memory, whole=not died)
+                self.moments[label] = Moment(
+                    before.copy(),
+                    snapshot.has_memory,
+                    whole=not died,
+                    internal=snapshot.kind == "internal",
+                )
         listed = json.loads(self.must(["snapshot", "list", NAME, "--json"]))["snapshots"]
         if {each["label"] for each in listed} != set(there):
             raise Broken(f"`snapshot list` says {listed}")
@@ -309,7 +326,12 @@ class History:
     # ---- checks ---------------------------------------------------------------------------------
 
     def check(self) -> None:
-        found = checks.images_are_sound() + checks.list_is_true(self.images())
+        # QEMU writes out what it knows of an image when the guest is stopped; before, a check would
+        # compare what it reads first with what it reads last.
+        self.rig.ask("pause", name=NAME)
+        found = checks.images_are_sound()
+        self.rig.ask("resume", name=NAME)
+        found += checks.list_is_true(self.images())
         qemu = self.scene.qemu()
         found += checks.status_is_true(self.rig, qemu) + checks.no_bug(self.rig)
         expected = {qemu, self.scene.find_supervisor(), os.getpid(), os.getppid()}

@@ -97,8 +97,10 @@ def _save(history: History, dice: Random) -> list[str]:
 
 
 def _clone(history: History, dice: Random) -> list[str]:
-    words = ["clone", NAME, COPY, "--snapshot", _some(history, dice)]
-    return [*words, "--linked"] if dice.random() < 0.3 else words
+    label = _some(history, dice)
+    words = ["clone", NAME, COPY, "--snapshot", label]
+    linked = dice.random() < 0.3 and not history.moments[label].internal
+    return [*words, "--linked"] if linked else words
 
 
 def _rm(history: History, dice: Random) -> list[str]:

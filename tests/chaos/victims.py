@@ -9,10 +9,11 @@ import re
 import signal
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from qlaunch.control import client
 from qlaunch.errors import QlaunchError
@@ -22,10 +23,11 @@ from tests import leftovers
 from tests.chaos.guest import NAME
 from tests.rig import TOP, end, is_alive
 
-# What a blow strikes. A freeze ends after a moment; `power` needs the file system for it.
+# What a blow strikes. A freeze ends after a moment; `power` and `full` (no byte is left for images,
+# state and logs) need a file system of their own.
 KILLS = ("supervisor", "qemu", "both", "client", "qemu-img")
 FREEZES = ("freeze-supervisor", "freeze-qemu", "freeze-client")
-POWER = "power"
+POWER, FULL = "power", "full"
 FREEZE = 0.3
 _POLL = 0.002
 _STEP = re.compile(r'\bstep\("([a-z-]+: [a-z ]+)"')
@@ -75,6 +77,13 @@ class Power:
         self.mount()
 
     def mount(self) -> None:
+        """Mount it; after a cut, a copy of it: who has taken our mounts into a name space of theirs
+        keeps the old one alive, and it would be the same dead file system again."""
+        if self.cuts:
+            copy = self.image.with_suffix(f".{self.cuts}")
+            subprocess.run(["cp", "--sparse=always", str(self.image), str(copy)], check=True)
+            self.image.unlink()
+            self.image = copy
         command = ["mount", "-o", "loop", str(self.image), str(self.folder)]
         subprocess.run(command, check=True, capture_output=True)
         self._mounted = True
@@ -87,6 +96,19 @@ class Power:
             fcntl.ioctl(handle, _EXT4_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(handle)
+
+    def fill(self) -> None:
+        """From now on there is no space."""
+        left = os.statvfs(self.folder)
+        with (self.folder / "filler").open("wb", buffering=0) as file:
+            for size in (left.f_bfree * left.f_frsize, 1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        end = os.fstat(file.fileno()).st_size
+                        os.posix_fallocate(file.fileno(), end, size)
+
+    def empty(self) -> None:
+        (self.folder / "filler").unlink(missing_ok=True)
 
     def unmount(self) -> None:
         if not self._mounted:
@@ -107,9 +129,11 @@ class Scene:
     ident: str
     client: subprocess.Popen[bytes] | None = None
     supervisor: int = 0
+    _calm: threading.Event = Factory(threading.Event)
 
     def start_supervisor(self, step: str | None, script: str = "") -> None:
         """Another supervisor, that stops at `step`. `script` starts one instead of the usual."""
+        self._calm.set()
         if self.supervisor and is_alive(self.supervisor):
             end(self.supervisor)
         with contextlib.suppress(QlaunchError, OSError):
@@ -174,6 +198,9 @@ class Scene:
             power.fail()
             self.end_all()
             return
+        if victim == FULL:
+            assert power is not None
+            power.fill()
         pids = {
             "supervisor": [self.supervisor],
             "qemu": [qemu],
@@ -198,6 +225,11 @@ class Scene:
             for pid in filter(None, pids):
                 _signal(pid, signal.SIGCONT)
 
+    def disarm(self) -> None:
+        """The step may be ahead of the supervisor still, in what it does later: let it pass."""
+        self._calm = threading.Event()
+        threading.Thread(target=_let_pass, args=(self.supervisor, self._calm), daemon=True).start()
+
     def tools(self) -> list[int]:
         found = leftovers.find(self.ident)
         return [pid for pid, command in found.items() if "qemu-img" in command.split(" ", 1)[0]]
@@ -210,6 +242,15 @@ class Scene:
         while pids := [pid for pid in leftovers.find(self.ident) if is_alive(pid)]:
             for pid in pids:
                 end(pid)
+
+
+def _let_pass(supervisor: int, calm: threading.Event) -> None:
+    while state_of(supervisor) not in ("", "Z", "X"):
+        if state_of(supervisor) == "T":
+            _signal(supervisor, signal.SIGCONT)
+            return
+        if calm.wait(0.05):
+            return
 
 
 def start_by(script: str) -> None:
