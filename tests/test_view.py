@@ -118,6 +118,13 @@ def test_usb_is_offered_or_not(here: Rig, desk: Screen, usb: str) -> None:
         assert ("usbredir" in found) == (usb != "off")
 
 
+def test_a_folder_is_shared_by_the_viewer(here: Rig, desk: Screen, own_place: Path) -> None:
+    with viewing(desk, "demo", "--share", str(own_place)) as viewer:
+        until_there(here)
+        words = Path(f"/proc/{viewer.pid}/cmdline").read_bytes().split(b"\0")
+        assert f"--spice-shared-dir={own_place}".encode() in words
+
+
 def test_up_opens_the_view(rig: Rig, desk: Screen) -> None:
     write_profile("demo", text=TEXT)
     with viewing(desk, "demo", "--view", verb="up"):
