@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qlaunch.errors import NotFoundError
 from qlaunch.store import paths
 from qlaunch.store import timeline as store
 from tests.rig import Console, Rig, until
@@ -77,6 +78,8 @@ class Traveller:
 
     def revert(self, snapshot: str, **args: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self.rig.ask("revert", name=self.name, snapshot=snapshot, **args)
+        with contextlib.suppress(NotFoundError):  # it does not run
+            self.settle()  # an untouched present is removed behind it
         return answer
 
     def delete(self, snapshot: str, **args: Any) -> dict[str, Any]:
