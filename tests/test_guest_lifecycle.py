@@ -101,7 +101,7 @@ def test_with_preserve_the_guest_is_kept_as_it_is_until_it_is_reset(
 def test_a_clock_that_the_guest_has_set_stays_so(guest_home: Home, guest_initrd: Path) -> None:
     with Guest(guest_home, guest_initrd, words="bare=1") as guest:
         guest.boot()
-        for wanted in (7200, 3600, 0):  # the second from a clock that was moved before
+        for wanted in (7200, 3600):  # the second from a clock that was moved before
             guest.run(f"date -s @$(($(date +%s) - {ahead(guest)} + {wanted}))")
             guest.run("busybox hwclock -w -u")
             near = "|".join(str(abs(wanted + off)) for off in (-2, -1, 0, 1, 2))
@@ -109,7 +109,6 @@ def test_a_clock_that_the_guest_has_set_stays_so(guest_home: Home, guest_initrd:
             guest.qlaunch("kill")
             guest.boot()
             assert abs(ahead(guest) - wanted) < SLACK
-        assert "base=utc" in guest.qlaunch("argv").out
 
 
 # A guest under TCG takes long to boot, and reads the clock at its beginning.
