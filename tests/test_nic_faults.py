@@ -17,6 +17,8 @@ from tests.test_nic_plug import attach, devices, noted, saved, usernet
 pytestmark = [pytest.mark.qemu, pytest.mark.fault]
 
 ATTACH = ("nic: noted", "nic: cable", "nic: plugged", "nic: planned")
+# Without it a QEMU that began without a user network may not have one later.
+TCP = "security.tcp=true"
 CHANGE = ("nic: begun", "nic: applied", "nic: changed")
 
 
@@ -27,13 +29,13 @@ def test_an_attach_that_is_cut_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, free_port: int, backend: str, step: str, whom: str
 ) -> None:
     require("netns", find_program("passt"), "passt is not installed")
-    rig.up()
+    rig.up("demo", TCP)
     before = devices(rig), network_of(rig)
     wish: dict[str, Any] = {"model": "e1000", "backend": backend, "forward": [f"{free_port}:22"]}
     cut(rig, monkeypatch, step + whom, "nic-attach", wish=wish)
     if whom:
         until(lambda: port_holder(free_port, "127.0.0.1") is None, "the port to be free")
-        rig.up()
+        rig.up("demo", TCP)
     until(lambda: rig.row().get("state") == "running", "the machine")
     plugged = not whom and step in ("nic: plugged", "nic: planned")
     until(lambda: saved() == (["net0"] if plugged else []), "plan and QEMU to agree")
