@@ -250,7 +250,7 @@ class Deaf:
         person.ask("up", "demo")
         read_console(person, "READY")
         person.qlaunch("hmp", "demo", "o /w 0x602 0")
-        words = [PYTHON, "-P", "-m", "qlaunch", "console", "demo"]
+        words = [PYTHON, "-P", "-m", "qlaunch", "console", "demo", "--take"]
         argv = person.lab.command(words, root=person.root)
         pipe = subprocess.PIPE
         self._console = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
