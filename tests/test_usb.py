@@ -250,6 +250,7 @@ def test_a_slot_more_is_there_as_soon_as_all_are_used(
             client.ask("redirect", number=client.expect(event="usb")["number"])
             assert client.expect(event="redirected")["error"] is None
             client.expect(event="channel", channel="usbredir", what="opened")
+            rig.kill_supervisor()  # the next one goes on with it
             until(lambda: f"redir{number + 1}" in found(rig), "a slot more")  # noqa: B023
         assert found(rig)["redir1"]["attached"]
         assert "redir2 is one more" in rig.machine_log()

@@ -60,5 +60,9 @@ async def settle_adopted(actor: Actor) -> None:
                 await move_live.recover(machine)
                 await plug.settle(machine)
                 await gadgets.settle(machine)
+            if any(device.driver == "usb-redir" for device in machine.plan.devices):
+                from qlaunch.supervisor import usb_growth  # late: most machines need it never
+
+                usb_growth.watch(actor, machine)
         except QlaunchError as error:
             machine.log.say(f"while adopting: {error.message}")

@@ -27,7 +27,13 @@ def note_client(actor: Actor, machine: Machine, event: Event) -> None:
     """A channel of a client is open. If it is one for USB, its slots are watched from now on."""
     client = event.data.get("client")
     kind = client.get("channel-type") if isinstance(client, dict) else None
-    if kind == _USBREDIR and id(machine) not in _watched:
+    if kind == _USBREDIR:
+        watch(actor, machine)
+
+
+def watch(actor: Actor, machine: Machine) -> None:
+    """Watch the slots for as long as a client is connected that can bring devices."""
+    if usb.slots_of(machine) and id(machine) not in _watched:
         _watched.add(id(machine))
         actor.later(_watch(actor, machine))
 
