@@ -171,6 +171,22 @@ def test_a_qemu_cannot_leave_its_machine(
         rig.ask("nic-attach", name="demo", wish=wish, persist=False)
 
 
+@needs_landlock
+@pytest.mark.qemu
+@pytest.mark.kvm
+def test_kvm_does_all_of_it_confined(rig: Rig) -> None:
+    text = PROFILE.replace('accel = "tcg"', 'accel = "kvm"')
+    write_profile("demo", text=text.replace('controller = "none"', 'controller = "ich9-ehci1"'))
+    rig.up()
+    rig.ready()
+    assert rig.row()["accel"] == "kvm"
+    assert rig.ask("status", name="demo")["security"]["gaps"] == []
+    rig.ask("snapshot-create", name="demo", snapshot="one", memory=True)
+    rig.ask("revert", name="demo", snapshot="one")
+    rig.responds()
+    rig.ask("screenshot", name="demo", format="png")
+
+
 @pytest.mark.qemu
 def test_a_profile_can_do_without_and_then_everybody_sees_it(
     rig: Rig, outside: Path, port: int

@@ -326,11 +326,13 @@ def _launch_error(machine: Machine, since: int) -> LaunchError:
     words = last_words(machine.log.qemu_words(since))
     how = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
     machine.log.say(f"QEMU did not start ({how}): {words}")
-    return LaunchError(
-        f"{machine.name}: QEMU ended at once: {words}",
-        hint=f"`qlaunch argv {machine.name}` shows its command line,"
-        f" `qlaunch logs {machine.name}` its output",
+    hint = (
+        f"`qlaunch argv {machine.name}` shows its command line,"
+        f" `qlaunch logs {machine.name}` its output"
     )
+    if machine.landlock and "ermission denied" in words:
+        hint = f"it may be confined too far: security.read and security.write open more; {hint}"
+    return LaunchError(f"{machine.name}: QEMU ended at once: {words}", hint=hint)
 
 
 async def _begin(machine: Machine, order: Order, password: str | None, since: int) -> None:
