@@ -53,6 +53,11 @@ def require_users() -> None:
 def require_passt() -> None:
     """Skip where there is no passt, or where it cannot lock itself in: in a chroot."""
     require("netns", find_program("passt"), "passt is not installed")
+    require_userns()
+
+
+def require_userns() -> None:
+    """Skip where no user namespace can be made: in a chroot, in some containers."""
     require("userns", _makes_userns(), "no user namespace can be made here, as in a chroot")
 
 

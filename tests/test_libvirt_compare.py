@@ -27,7 +27,7 @@ NEWER = ("disk-buses", "q35-linux", "windows-xp")
 @pytest.fixture(scope="module")
 def libvirt() -> Iterator[Libvirt]:
     require("qemu", find_program("virsh"), "virsh (libvirt-clients) is not installed")
-    require("qemu", works(), "libvirt's QEMU driver does not run by itself here")
+    require("userns", works(), "libvirt's QEMU driver does not run by itself here")
     # Short: paths of sockets are in it.
     folder = Path(tempfile.mkdtemp(prefix="ql-lv-", dir="/tmp"))
     yield Libvirt(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qlaunch.host.ports import port_holder
-from tests.prerequisites import find_program, require
+from tests.prerequisites import require_passt
 from tests.rig import Rig, is_alive, nothing_left, until, write_profile
 from tests.test_disk_faults import WHOM, cut
 from tests.test_nic_cables import card, network_of, nic, passt_of
@@ -28,7 +28,7 @@ CHANGE = ("nic: begun", "nic: applied", "nic: changed")
 def test_an_attach_that_is_cut_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, free_port: int, backend: str, step: str, whom: str
 ) -> None:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     rig.up("demo", TCP)
     before = devices(rig), network_of(rig)
     wish: dict[str, Any] = {"model": "e1000", "backend": backend, "forward": [f"{free_port}:22"]}
@@ -58,7 +58,7 @@ def test_an_attach_that_is_cut_off(
 def test_a_change_that_is_cut_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, free_port: int, backend: str, step: str
 ) -> None:
-    require("netns", find_program("passt"), "passt is not installed")
+    require_passt()
     write_profile("demo", card(f'backend = "{backend}"\nforward = ["{free_port}:22"]'))
     rig.up()
     wish = {"link": "down", "forward": []}
